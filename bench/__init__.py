@@ -1,0 +1,1 @@
+"""Benchmarks: every figure beside a rival or the bare kernel cost."""

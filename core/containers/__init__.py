@@ -1,0 +1,1 @@
+"""Containers: bundles, runtimes, the monitor and logs."""

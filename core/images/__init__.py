@@ -1,0 +1,1 @@
+"""Images: references, configs and archives."""

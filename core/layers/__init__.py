@@ -1,0 +1,1 @@
+"""Layers: archives, whiteouts, diff and the layer store."""

@@ -1,0 +1,72 @@
+"""Copying, syncing and renaming that Python's ``os`` lacks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from ..effects import effectful
+from .syscalls import check, libc
+
+_FICLONE = 0x40049409  # ioctl_ficlone(2)
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+_UNSUPPORTED = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
+
+
+def try_clone(source: int, target: int) -> bool:
+    """Share all blocks of *source* with *target* (FICLONE); False where that is not possible."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def copy_contents(source: int, target: int, size_bytes: int) -> None:
+    """Copy *size_bytes* from *source* to *target* (empty), holes kept: reflink, else
+    copy_file_range(2), else read and write."""
+    if size_bytes == 0 or try_clone(source, target):
+        return
+    os.ftruncate(target, size_bytes)
+    offset = 0
+    while offset < size_bytes:
+        try:
+            start = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole follows
+                return
+            raise
+        end = min(os.lseek(source, start, os.SEEK_HOLE), size_bytes)
+        _copy_range(source, target, start, end)
+        offset = end
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        try:
+            copied = os.copy_file_range(source, target, end - start, start, start)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            chunk = os.pread(source, min(end - start, 1 << 20), start)
+            copied = os.pwrite(target, chunk, start)
+        if copied == 0:  # the file was cut short meanwhile
+            return
+        start += copied
+
+
+@effectful("file.syncfs")
+def syncfs(descriptor: int) -> None:
+    """Write the whole file system behind *descriptor* to its disk; see syncfs(2)."""
+    check(libc.syncfs(descriptor), "syncfs")
+
+
+@effectful("file.rename")
+def renameat2(
+    source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int = 0
+) -> None:
+    """renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT."""
+    check(libc.renameat2(source_dir, source, target_dir, target, flags), "renameat2", source)

@@ -1,0 +1,65 @@
+"""Naming processes so that a recycled pid is never taken for the one that was meant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return the kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process of this machine: pid, start time (clock ticks since boot) and boot id."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs (a zombie does not)."""
+        return self.boot_id == boot_id() and start_time(self.pid) == self.start_time
+
+
+def identity(pid: int | None = None) -> ProcessIdentity:
+    """Return the identity of a live process (default: this one).
+
+    Raises:
+        ProcessLookupError: if there is none.
+    """
+    pid = pid or os.getpid()
+    started = start_time(pid)
+    if started is None:
+        raise ProcessLookupError(pid)
+    return ProcessIdentity(pid, started, boot_id())
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if it is gone or a zombie.
+
+    Field 22 of ``/proc/<pid>/stat`` (proc(5)).
+    """
+    try:
+        raw = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = raw[raw.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def describe(pid: int) -> str:
+    """Return ``"1234 (sleep 10)"`` for messages."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        command = b" ".join(words).decode(errors="replace")
+        command = command or Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        command = "gone"
+    return f"{pid} ({command[:80]})"

@@ -1,0 +1,1 @@
+"""Networks as the core sees them: sandboxes, endpoints, name files."""

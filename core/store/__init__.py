@@ -1,0 +1,1 @@
+"""What a root records and how it stays whole: metastore, locks, trash, recovery, check."""

@@ -1,0 +1,1 @@
+"""The conformance kit and test helpers that driver authors inherit."""

@@ -1,0 +1,1 @@
+"""Drivers that come with Stowage, registered like anyone else's."""

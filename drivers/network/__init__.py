@@ -1,0 +1,1 @@
+"""Network drivers; each is its own entry point."""

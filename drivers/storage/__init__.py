@@ -1,0 +1,1 @@
+"""Storage drivers; each is its own entry point."""
