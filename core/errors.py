@@ -33,7 +33,8 @@ class StowageError(Exception):
     """The root of all errors that Stowage raises on purpose.
 
     Carries *brief* (what failed, on which object), *details* (the cause) and *resolution*
-    (what to do next). ``str()`` joins those that are set with newlines.
+    (what to do next). ``str()`` joins those that are set with newlines. *errno* is the kernel's
+    number where an ``OSError`` was the cause.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class StowageError(Exception):
         self.brief = brief
         self.details = details
         self.resolution = resolution
+        self.errno: int | None = None
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.brief, self.details, self.resolution) if part)
@@ -174,4 +176,6 @@ def from_os_error(error: OSError, brief: str, *, resolution: str | None = None) 
     if error.filename is not None:
         details += f": {os.fsdecode(error.filename)}"
     kind = _CLASS_BY_ERRNO.get(number, Unavailable)
-    return kind(brief, details=details, resolution=resolution)
+    translated = kind(brief, details=details, resolution=resolution)
+    translated.errno = error.errno
+    return translated

@@ -174,9 +174,7 @@ class StorageSpec:
         """
 
     @hookspec(firstresult=True)
-    def storage_diff_tree(  # type: ignore[empty-body]  # a spec has no body
-        self, directory: Path, parents: Sequence[Path]
-    ) -> LayerTree | None:
+    def storage_diff_tree(self, directory: Path, parents: Sequence[Path]) -> LayerTree | None:
         """Return the tree that holds only what the snapshot changed, or None for this one.
 
         The core walks it (never writes to it) for changes, diff and usage. None means that the
@@ -187,9 +185,7 @@ class StorageSpec:
         """
 
     @hookspec(firstresult=True)
-    def storage_apply_tree(  # type: ignore[empty-body]  # a spec has no body
-        self, directory: Path, parents: Sequence[Path]
-    ) -> LayerTree | None:
+    def storage_apply_tree(self, directory: Path, parents: Sequence[Path]) -> LayerTree | None:
         """Return the tree into which an archive may be unpacked, whiteouts in its form.
 
         None means: unpack through the mount.
@@ -199,9 +195,7 @@ class StorageSpec:
         """
 
     @hookspec(firstresult=True)
-    def storage_changes(  # type: ignore[empty-body]  # a spec has no body
-        self, directory: Path, parents: Sequence[Path]
-    ) -> Iterable[Change] | None:
+    def storage_changes(self, directory: Path, parents: Sequence[Path]) -> Iterable[Change] | None:
         """Return which paths differ from the parent, where the driver knows without a walk.
 
         Candidates are enough: the core looks at each and drops what is equal. None: walk.
@@ -210,9 +204,7 @@ class StorageSpec:
         """
 
     @hookspec(firstresult=True)
-    def storage_clone(
-        self, source: Path, directory: Path, parents: Sequence[Path]
-    ) -> None:
+    def storage_clone(self, source: Path, directory: Path, parents: Sequence[Path]) -> None:
         """Make *directory* (empty) a copy of the active snapshot *source* at this instant.
 
         When it runs: at ``container commit``, with the capability ``clone_active``; the
@@ -347,9 +339,7 @@ class NetworkSpec:
         """
 
     @hookspec(firstresult=True)
-    def network_restore(
-        self, networks: Sequence[Network], endpoints: Sequence[Endpoint]
-    ) -> None:
+    def network_restore(self, networks: Sequence[Network], endpoints: Sequence[Endpoint]) -> None:
         """Make the kernel equal to what is recorded, and remove what carries this root's name
         and is not recorded. Touches nothing foreign. Idempotent.
 

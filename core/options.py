@@ -8,7 +8,7 @@ reported together, and an unknown name is answered with the nearest valid one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, Literal, Protocol, TypeVar
@@ -40,7 +40,9 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError("expected a size such as 512M or 10G")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    whole, _, fraction = match[1].partition(".")
+    scaled = int(whole + fraction) * _UNITS[match[2].lower()]
+    return scaled // 10 ** len(fraction)  # exact: a float loses bytes from 2**53 on
 
 
 def format_size(size_bytes: int) -> str:
@@ -55,14 +57,14 @@ class BooleanType:
     """``true``/``false``, ``on``/``off``, ``yes``/``no``, ``1``/``0``."""
 
     expects = "true or false"
-    _values = {"true": True, "on": True, "yes": True, "1": True}
-    _values |= {"false": False, "off": False, "no": False, "0": False}
 
     def parse(self, text: str) -> bool:
-        try:
-            return self._values[text.strip().lower()]
-        except KeyError:
-            raise ValueError(f"expected {self.expects}") from None
+        word = text.strip().lower()
+        if word in ("true", "on", "yes", "1"):
+            return True
+        if word in ("false", "off", "no", "0"):
+            return False
+        raise ValueError(f"expected {self.expects}")
 
 
 class TextType:
@@ -175,7 +177,7 @@ class Options(Mapping[str, object]):
     def __getitem__(self, name: str) -> object:
         return self._values[name]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # Mapping's own annotation suffices
+    def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
     def __len__(self) -> int:

@@ -16,11 +16,27 @@ from pathlib import Path
 from ..effects import effectful
 from ..model import DirectoryOption, Mount
 from .namespaces import CLONE_FS, CLONE_NEWNS, on_throwaway_thread, unshare
-from .syscalls import FSCONFIG, FSMOUNT, FSOPEN, MOUNT_SETATTR, MOVE_MOUNT, OPEN_TREE
-from .syscalls import check, libc, syscall
+from .syscalls import (
+    FSCONFIG,
+    FSMOUNT,
+    FSOPEN,
+    MOUNT_SETATTR,
+    MOVE_MOUNT,
+    OPEN_TREE,
+    check,
+    libc,
+    syscall,
+)
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 8192, 16384, 1 << 18, 1 << 19, 1 << 20
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = (
+    4096,
+    8192,
+    16384,
+    1 << 18,
+    1 << 19,
+    1 << 20,
+)
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 _AT_EMPTY_PATH, _AT_RECURSIVE, _AT_FDCWD = 0x1000, 0x8000, -100
@@ -126,9 +142,7 @@ def _fsconfig(
     context: int, command: int, key: str | None, value: bytes | None, aux: int, shown: str
 ) -> None:
     try:
-        syscall(
-            FSCONFIG, "fsconfig", context, command, key.encode() if key else None, value, aux
-        )
+        syscall(FSCONFIG, "fsconfig", context, command, key.encode() if key else None, value, aux)
     except OSError as error:
         log = _kernel_log(context)
         raise OSError(error.errno, f"{shown}: {log or os.strerror(error.errno or 0)}") from None
@@ -200,15 +214,24 @@ def clone_tree(
 
 @effectful("mount.set_attributes")
 def set_attributes(
-    descriptor: int, set_bits: int, clear_bits: int = 0, *, propagation: int = 0,
+    descriptor: int,
+    set_bits: int,
+    clear_bits: int = 0,
+    *,
+    propagation: int = 0,
     recursive: bool = False,
 ) -> None:
     """Change attributes (MOUNT_ATTR_*) and propagation (MS_*) of the mount behind *descriptor*."""
     attr = _MountAttr(set_bits, clear_bits, propagation, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     syscall(
-        MOUNT_SETATTR, "mount_setattr", descriptor, b"", flags,
-        ctypes.byref(attr), ctypes.sizeof(attr),
+        MOUNT_SETATTR,
+        "mount_setattr",
+        descriptor,
+        b"",
+        flags,
+        ctypes.byref(attr),
+        ctypes.sizeof(attr),
     )
 
 
@@ -242,9 +265,15 @@ def syscall_mount(
     """mount(2) itself, for what the new API is not needed for (tmpfs, proc, propagation)."""
     raw = os.fsencode(target)
     check(
-        libc.mount(os.fsencode(source), raw, kind.encode() or None, ctypes.c_ulong(flags),
-                   os.fsencode(data) or None),
-        "mount", raw,
+        libc.mount(
+            os.fsencode(source),
+            raw,
+            kind.encode() or None,
+            ctypes.c_ulong(flags),
+            os.fsencode(data) or None,
+        ),
+        "mount",
+        raw,
     )
 
 

@@ -37,10 +37,17 @@ def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
 def _parse(line: str) -> MountEntry:
     fields, _, rest = line.partition(" - ")
     number, parent, device, root, target, options, *_ = fields.split(" ")
-    kind, source, super_options = (rest.split(" ") + ["", ""])[:3]
+    kind, source, super_options = [*rest.split(" "), "", ""][:3]
     return MountEntry(
-        int(number), int(parent), device, _unescape(root), _unescape(target),
-        tuple(options.split(",")), kind, _unescape(source), tuple(super_options.split(",")),
+        int(number),
+        int(parent),
+        device,
+        _unescape(root),
+        _unescape(target),
+        tuple(options.split(",")),
+        kind,
+        _unescape(source),
+        tuple(super_options.split(",")),
     )
 
 

@@ -37,7 +37,7 @@ def on_throwaway_thread(function: Callable[[], R]) -> R:
     def run() -> None:
         try:
             result.append(function())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             failure.append(error)
 
     thread = threading.Thread(target=run, name="stowage-namespace", daemon=True)

@@ -1,0 +1,144 @@
+"""From a driver's name to an open handle: load, parse options, construct, check."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from . import effects
+from .errors import DriverFailed, StowageError
+from .handle import Handle, NetworkHandle, StorageHandle, validate
+from .options import Option, Options, parse_options
+from .plugins import Family, Plugin, discover, find
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkContext:
+    """What a network or firewall driver is constructed with.
+
+    *root_id* names the root in the kernel (8 hex digits; tables, chains, links); *settings* are
+    the daemon's network settings, already validated.
+    """
+
+    root_id: str
+    exec_root: Path
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+class Registry:
+    """Opens drivers; holds the observers that were named and gives them to every handle."""
+
+    def __init__(self, observers: Iterable[str] = ()) -> None:
+        self._observers: list[object] = []
+        self._classes: dict[tuple[Family, str], tuple[type, str]] = {}
+        for name in observers:
+            self._observe(name)
+
+    def plugins(self, family: Family) -> Sequence[Plugin]:
+        """Return every plugin of a family; nothing is imported."""
+        return discover(family)
+
+    def driver_class(self, family: Family, name: str) -> tuple[type, str]:
+        """Return the class behind a name and its owner, loaded once.
+
+        Raises:
+            NotFound: if no plugin has the name.
+            DriverFailed: if it cannot be loaded.
+        """
+        known = self._classes.get((family, name))
+        if known is None:
+            plugin = find(family, name)
+            known = self._classes[family, name] = (plugin.load(), plugin.owner)
+        return known
+
+    def canonical_name(self, family: Family, name: str) -> str:
+        """Return the driver's own name for a name or alias (Docker's ``overlay2``)."""
+        return str(cast(Any, self.driver_class(family, name)[0]).name)
+
+    def declared_options(self, family: Family, name: str) -> Sequence[Option[object]]:
+        """Return what the driver declared, in its order."""
+        return tuple(cast(Any, self.driver_class(family, name)[0]).options)
+
+    def storage(
+        self,
+        name: str,
+        root: Path,
+        options: Iterable[str] = (),
+        logger: logging.Logger | None = None,
+    ) -> StorageHandle:
+        """Open a storage driver for *root*, the directory that holds its snapshots.
+
+        Raises:
+            NotFound, DriverFailed: as ``driver_class``.
+            InvalidConfig: for options that it does not take, all at once.
+        """
+        driver_class, owner = self.driver_class("storage", name)
+        canonical = str(cast(Any, driver_class).name)
+        given = own_options(options, {name, canonical})
+        parsed = parse_options(canonical, self.declared_options("storage", name), given)
+        driver = self._construct("storage", name, owner, root, parsed, logger)
+        return StorageHandle(driver, owner, self._observers)
+
+    def network(
+        self,
+        name: str,
+        context: NetworkContext,
+        options: Iterable[str] = (),
+        logger: logging.Logger | None = None,
+    ) -> NetworkHandle:
+        """Open a network driver; raises as ``storage``."""
+        _, owner = self.driver_class("network", name)
+        parsed = parse_options(name, self.declared_options("network", name), options)
+        driver = self._construct("network", name, owner, context, parsed, logger)
+        return NetworkHandle(driver, owner, self._observers)
+
+    def _construct(
+        self,
+        family: Family,
+        name: str,
+        owner: str,
+        first: object,
+        options: Options,
+        logger: logging.Logger | None,
+    ) -> object:
+        driver_class, _ = self.driver_class(family, name)
+        logger = logger or logging.getLogger(f"stowage.{family}.{name}")
+        try:
+            return driver_class(first, options, logger)
+        except StowageError:
+            raise
+        except Exception as error:
+            raise DriverFailed(
+                f"{family} driver {name!r} of {owner} cannot be constructed",
+                details=f"{type(error).__name__}: {error}",
+            ) from error
+
+    def _observe(self, name: str) -> None:
+        observer_class, owner = self.driver_class("observers", name)
+        observer = observer_class()
+        validate("observers", observer, owner)
+        self._observers.append(observer)
+        around = getattr(observer, "observer_effect", None)
+        if around is not None:
+            effects.observe(around)
+
+
+def own_options(options: Iterable[str], names: set[str]) -> list[str]:
+    """Return the options meant for a driver: without a prefix, or with one of its *names*.
+
+    ``storage-opts`` serves every driver of a root, as Docker writes it: ``overlay.index=off``.
+    """
+    own = []
+    for option in options:
+        prefix, dot, rest = option.partition(".")
+        if not dot or "=" in prefix:
+            own.append(option)
+        elif prefix in names:
+            own.append(rest)
+    return own
+
+
+__all__ = ["Handle", "NetworkContext", "Registry", "own_options"]

@@ -1,0 +1,157 @@
+"""Which storage driver a root uses, and why: a decision table, not a guess.
+
+1. explicit (flag, environment, file): that one, or an error with its reasons;
+2. the default that the root recorded at first use: that one, or a loud error, for otherwise the
+   images would seem to be gone;
+3. state on disk of exactly one driver and no record: that one; of several: refused, naming them;
+4. the driver with the highest ``priority`` whose probe says it works. Falling back to a driver
+   of priority 0 or less (a last resort) is never silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from .errors import FailedPrecondition, NotSupported, StowageError
+from .model import Finding, StorageProbe
+from .registry import Registry
+
+#: Opens nothing for good: returns what the driver's probe says for this root.
+Prober = Callable[[str], StorageProbe]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A driver that was considered: its *probe*, or why it could not even be asked."""
+
+    name: str
+    owner: str
+    priority: int
+    probe: StorageProbe
+
+    @property
+    def verdict(self) -> str:
+        """``"works"``, or all that it lacks."""
+        return "works" if self.probe.ok else "; ".join(f.reason for f in self.probe.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The driver that was chosen, by which *rule*, and a *warning* if it is a last resort."""
+
+    name: str
+    rule: str
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the decision hangs on.
+
+    *explicit* is the asked-for name, *origin* where it was asked ("flag --storage-driver");
+    *recorded* the root's default; *with_state* the drivers that have snapshots on disk.
+    """
+
+    explicit: str | None = None
+    origin: str = ""
+    recorded: str | None = None
+    with_state: Sequence[str] = ()
+
+
+def select_storage(request: Request, registry: Registry, probe: Prober) -> Selection:
+    """Choose the root's default storage driver.
+
+    Raises:
+        NotFound, NotSupported: if the explicit or the recorded driver does not work here.
+        FailedPrecondition: for state of several drivers without a record, or when another
+            default than the recorded one is asked for while snapshots live in the root.
+    """
+    if request.explicit is not None:
+        return _explicit(request, registry, probe)
+    if request.recorded is not None:
+        _require(request.recorded, probe, "the default driver recorded in this root")
+        return Selection(request.recorded, "recorded as this root's default at first use")
+    if len(request.with_state) > 1:
+        raise FailedPrecondition(
+            f"this root holds state of {' and '.join(sorted(request.with_state))} "
+            "and no record of which is its default",
+            resolution="name one with --storage-driver",
+        )
+    if request.with_state:
+        (name,) = request.with_state
+        _require(name, probe, "the only driver with state in this root")
+        return Selection(name, "the only driver with state in this root")
+    return _by_priority(registry, probe)
+
+
+def _explicit(request: Request, registry: Registry, probe: Prober) -> Selection:
+    assert request.explicit is not None
+    name = registry.canonical_name("storage", request.explicit)
+    if request.recorded not in (None, name) and request.with_state:
+        raise FailedPrecondition(
+            f"this root's default storage driver is {request.recorded!r}, recorded at first use, "
+            f"but {request.origin or 'the configuration'} asks for {name!r}",
+            resolution=f"'run --storage-driver {name}' picks it for one container, "
+            f"'stowage driver default {name}' makes it the default",
+        )
+    _require(name, probe, request.origin or "asked for")
+    return Selection(name, request.origin or "asked for")
+
+
+def _require(name: str, probe: Prober, rule: str) -> None:
+    result = probe(name)
+    if result.ok:
+        return
+    remedies = [finding.remedy for finding in result.findings if finding.remedy]
+    raise NotSupported(
+        f"storage driver {name!r} ({rule}) does not work here",
+        details="\n".join(finding.reason for finding in result.findings),
+        resolution="\n".join(remedies) or "'stowage driver ls' shows what works",
+    )
+
+
+def _by_priority(registry: Registry, probe: Prober) -> Selection:
+    ranked = candidates(registry, probe)
+    for candidate in ranked:
+        if candidate.probe.ok:
+            warning = None
+            if candidate.priority <= 0:
+                better = [other for other in ranked if other.priority > candidate.priority]
+                reasons = "; ".join(f"{other.name}: {other.verdict}" for other in better)
+                warning = (
+                    f"falling back to storage driver {candidate.name!r}, which is slow and takes "
+                    f"much space, because no better one works here ({reasons})"
+                )
+            return Selection(candidate.name, "the first that works, by priority", warning)
+    raise NotSupported(
+        "no storage driver works here",
+        details="\n".join(f"{candidate.name}: {candidate.verdict}" for candidate in ranked),
+        resolution="'stowage driver explain' shows what each one lacks",
+    )
+
+
+def candidates(registry: Registry, probe: Prober) -> list[Candidate]:
+    """Return every storage driver (aliases left out) with its probe, highest priority first."""
+    found: dict[str, Candidate] = {}
+    for plugin in registry.plugins("storage"):
+        try:
+            driver_class, owner = registry.driver_class("storage", plugin.name)
+        except StowageError as error:
+            broken = StorageProbe(findings=(Finding(error.details or error.brief),))
+            found[plugin.name] = Candidate(plugin.name, plugin.owner, -1, broken)
+            continue
+        name = str(cast(Any, driver_class).name)
+        if name in found:
+            continue
+        priority = int(getattr(driver_class, "priority", 1))
+        found[name] = Candidate(name, owner, priority, _probe_isolated(probe, name))
+    return sorted(found.values(), key=lambda c: (-c.priority, c.name))
+
+
+def _probe_isolated(probe: Prober, name: str) -> StorageProbe:
+    try:
+        return probe(name)
+    except StowageError as error:
+        return StorageProbe(findings=(Finding(str(error)),))
