@@ -118,10 +118,12 @@ class StorageSpec:
 
     @hookspec(firstresult=True)
     def storage_mounts(  # type: ignore[empty-body]  # a spec has no body
-        self, directory: Path, parents: Sequence[Path], kind: Kind
+        self, directory: Path, parents: Sequence[Path], kind: Kind, options: Options
     ) -> Sequence[Mount]:
         """Say the mounts that show the snapshot, as data; change nothing.
 
+        *options* are this snapshot's as recorded (scope ``snapshot``); the core may have changed
+        them since ``storage_prepare`` (overlay's ``index=off`` after the root was copied).
         The first is the root; later ones go on top of it. ACTIVE is writable; VIEW and
         COMMITTED must be read-only (the core adds ``ro`` to what it mounts for them). Pure:
         the same arguments give the same value.
@@ -131,12 +133,13 @@ class StorageSpec:
 
     @hookspec(firstresult=True)
     def storage_attach(  # type: ignore[empty-body]  # a spec has no body
-        self, directory: Path, parents: Sequence[Path], kind: Kind
-    ) -> int:
+        self, directory: Path, parents: Sequence[Path], kind: Kind, options: Options
+    ) -> int | None:
         """Serve the snapshot and return a descriptor of its detached root mount.
 
-        Only for drivers whose storage needs a server or a device (FUSE, thin pool); it replaces
-        ``storage_mounts``. The mount must be gone once its last reference is closed.
+        For drivers whose storage needs a server or a device (FUSE, thin pool), or something
+        done first; it goes before ``storage_mounts``. None means: make the mounts that
+        ``storage_mounts`` says. The mount must be gone once its last reference is closed.
 
         When it runs: as ``storage_mounts``. The caller owns the descriptor.
         """
