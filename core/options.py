@@ -42,7 +42,7 @@ def parse_size(text: str) -> int:
         raise ValueError("expected a size such as 512M or 10G")
     whole, _, fraction = match[1].partition(".")
     scaled = int(whole + fraction) * _UNITS[match[2].lower()]
-    return scaled // 10 ** len(fraction)  # exact: a float loses bytes from 2**53 on
+    return scaled // int(10 ** len(fraction))  # exact: a float loses bytes from 2**53 on
 
 
 def format_size(size_bytes: int) -> str:
