@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from .errors import StowageError
@@ -34,6 +34,11 @@ class DriverReport:
     @property
     def works(self) -> bool:
         return not self.findings
+
+    @property
+    def verdict(self) -> str:
+        """``"works"``, or all that it lacks."""
+        return "works" if self.works else "; ".join(finding.reason for finding in self.findings)
 
     @property
     def abilities(self) -> tuple[str, ...]:
@@ -101,6 +106,4 @@ def _probed(
 
 
 def _with_aliases(entry: DriverReport, aliases: list[str]) -> DriverReport:
-    from dataclasses import replace
-
     return replace(entry, aliases=tuple(sorted(aliases))) if aliases else entry

@@ -12,29 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
-from .errors import FailedPrecondition, NotSupported, StowageError
-from .model import Finding, StorageProbe
+from .errors import FailedPrecondition, NotSupported
+from .explain import report
+from .model import StorageProbe
 from .registry import Registry
 
 #: Opens nothing for good: returns what the driver's probe says for this root.
 Prober = Callable[[str], StorageProbe]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A driver that was considered: its *probe*, or why it could not even be asked."""
-
-    name: str
-    owner: str
-    priority: int
-    probe: StorageProbe
-
-    @property
-    def verdict(self) -> str:
-        """``"works"``, or all that it lacks."""
-        return "works" if self.probe.ok else "; ".join(f.reason for f in self.probe.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +98,9 @@ def _require(name: str, probe: Prober, rule: str) -> None:
 
 
 def _by_priority(registry: Registry, probe: Prober) -> Selection:
-    ranked = candidates(registry, probe)
+    ranked = report(registry, "storage", probe)
     for candidate in ranked:
-        if candidate.probe.ok:
+        if candidate.works:
             warning = None
             if candidate.priority <= 0:
                 better = [other for other in ranked if other.priority > candidate.priority]
@@ -130,28 +115,3 @@ def _by_priority(registry: Registry, probe: Prober) -> Selection:
         details="\n".join(f"{candidate.name}: {candidate.verdict}" for candidate in ranked),
         resolution="'stowage driver explain' shows what each one lacks",
     )
-
-
-def candidates(registry: Registry, probe: Prober) -> list[Candidate]:
-    """Return every storage driver (aliases left out) with its probe, highest priority first."""
-    found: dict[str, Candidate] = {}
-    for plugin in registry.plugins("storage"):
-        try:
-            driver_class, owner = registry.driver_class("storage", plugin.name)
-        except StowageError as error:
-            broken = StorageProbe(findings=(Finding(error.details or error.brief),))
-            found[plugin.name] = Candidate(plugin.name, plugin.owner, -1, broken)
-            continue
-        name = str(cast(Any, driver_class).name)
-        if name in found:
-            continue
-        priority = int(getattr(driver_class, "priority", 1))
-        found[name] = Candidate(name, owner, priority, _probe_isolated(probe, name))
-    return sorted(found.values(), key=lambda c: (-c.priority, c.name))
-
-
-def _probe_isolated(probe: Prober, name: str) -> StorageProbe:
-    try:
-        return probe(name)
-    except StowageError as error:
-        return StorageProbe(findings=(Finding(str(error)),))

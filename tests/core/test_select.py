@@ -9,10 +9,11 @@ from typing import ClassVar, cast
 import pytest
 
 from stowage.errors import FailedPrecondition, NotFound, NotSupported
+from stowage.explain import report
 from stowage.model import Finding, StorageProbe
 from stowage.plugins import Plugin
 from stowage.registry import Registry
-from stowage.select import Request, candidates, select_storage
+from stowage.select import Request, select_storage
 
 WORKS = StorageProbe()
 FAILS = StorageProbe(findings=(Finding("no kernel support", "load a module"),))
@@ -121,4 +122,9 @@ def test_nothing_that_works_names_what_each_one_lacks() -> None:
 
 
 def test_aliases_are_considered_once() -> None:
-    assert [c.name for c in candidates(REGISTRY, ALL)] == ["fast", "middling", "copy"]
+    reports = report(REGISTRY, "storage", ALL)
+    assert [(r.name, r.aliases) for r in reports] == [
+        ("fast", ("alias",)),
+        ("middling", ()),
+        ("copy", ()),
+    ]
