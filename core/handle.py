@@ -165,10 +165,12 @@ class StorageHandle(Handle):
             "storage_prepare", directory=directory, parents=parents, kind=kind, options=options
         )
 
-    def mounts(self, directory: Path, parents: Sequence[Path], kind: Kind) -> Sequence[Mount]:
+    def mounts(
+        self, directory: Path, parents: Sequence[Path], kind: Kind, options: Options
+    ) -> Sequence[Mount]:
         """The mounts as data; empty for a driver that serves its snapshots itself."""
         mounts: Sequence[Mount] | None = self.call(
-            "storage_mounts", directory=directory, parents=parents, kind=kind
+            "storage_mounts", directory=directory, parents=parents, kind=kind, options=options
         )
         return tuple(mounts or ())
 
@@ -177,6 +179,7 @@ class StorageHandle(Handle):
         directory: Path,
         parents: Sequence[Path],
         kind: Kind,
+        options: Options,
         *,
         read_only: bool = False,
     ) -> int:
@@ -187,12 +190,14 @@ class StorageHandle(Handle):
         from .linux import mount
 
         read_only = read_only or kind is not Kind.ACTIVE
-        if self.implements("storage_attach"):
-            root: int = self.call("storage_attach", directory=directory, parents=parents, kind=kind)
+        served: int | None = self.call(
+            "storage_attach", directory=directory, parents=parents, kind=kind, options=options
+        )
+        if served is not None:
             if read_only:
-                mount.make_read_only(root)
-            return root
-        mounts = self.mounts(directory, parents, kind)
+                mount.make_read_only(served)
+            return served
+        mounts = self.mounts(directory, parents, kind, options)
         try:
             return mount.attach_all(mounts, read_only=read_only)
         except OSError as error:

@@ -132,7 +132,7 @@ class StorageSpec:
         """
 
     @hookspec(firstresult=True)
-    def storage_attach(  # type: ignore[empty-body]  # a spec has no body
+    def storage_attach(
         self, directory: Path, parents: Sequence[Path], kind: Kind, options: Options
     ) -> int | None:
         """Serve the snapshot and return a descriptor of its detached root mount.
