@@ -7,6 +7,8 @@
 - Where containers can run, any other skip is a failure: a test may not excuse itself.
   ``STOWAGE_REQUIRED_TESTS`` (patterns of test ids, comma-separated) turns every skip of those
   into a failure, a missing package included.
+- ``STOWAGE_TEST_PROFILE=full`` (``make test-full``) raises the counts: see the fixture ``rounds``;
+  Hypothesis follows by its profiles.
 - After each module what it left behind fails it: mounts, loop devices, processes, descriptors
   of namespaces and of files in the lab, cgroups.
 """
@@ -17,11 +19,12 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from stowage.testing.abilities import known, missing
 from stowage.testing.disks import loop_mounted
@@ -36,6 +39,12 @@ ALLOWED_SKIPS = (
     r"kernel \S+ (has no|lacks|is older than) ",  # a feature that this kernel really has not
     r"only without root: ",  # what a plain user meets
 )
+
+FULL = os.environ.get("STOWAGE_TEST_PROFILE") == "full"
+
+settings.register_profile("short", max_examples=25, deadline=None, print_blob=True)
+settings.register_profile("full", max_examples=500, deadline=None, print_blob=True)
+settings.load_profile("full" if FULL else "short")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -119,6 +128,12 @@ def pytest_make_collect_report(
 def lab(pytestconfig: pytest.Config) -> Lab:
     """The lab of this process; ``lab.directory`` is on tmpfs."""
     return pytestconfig.stash[LAB]
+
+
+@pytest.fixture(scope="session")
+def rounds() -> Callable[[int, int], int]:
+    """``rounds(20, 200)``: how often to repeat, in the short profile and in the full one."""
+    return lambda short, full: full if FULL else short
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from stowage.testing.abilities import known, missing
 from stowage.testing.lab import Lab
 from stowage.testing.leaks import leaked, picture
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.mark.requires_root
 def test_the_lab_has_no_link_but_lo() -> None:
@@ -115,3 +117,29 @@ def test_every_ability_is_there_or_says_why_not() -> None:
     for ability in known():
         reason = missing(ability)
         assert reason is None or len(reason) > 5
+
+
+def test_a_skip_without_an_accepted_reason_fails_where_containers_run(
+    pytester: pytest.Pytester,
+) -> None:
+    """A test may not excuse itself on a machine that could run it."""
+    if missing("containers"):
+        pytest.skip(f"needs containers: {missing('containers')}")
+    conftest = Path(__file__).with_name("conftest.py").read_text()
+    pytester.makeconftest(conftest)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize(
+            "reason", ["later", "needs zfs: not here", "kernel 6.1 lacks lowerdir+"]
+        )
+        def test_it(reason):
+            pytest.skip(reason)
+        """
+    )
+
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+
+    result.assert_outcomes(failed=1, skipped=2)
+    result.stdout.fnmatch_lines(["*may not skip on this machine (Skipped: later)*"])

@@ -21,6 +21,8 @@ from .abilities import missing
 
 #: Inherited by every process that the session starts; its value is the lab's id.
 MARKER = "STOWAGE_LAB"
+#: What steers the tests themselves.
+SETTINGS = frozenset({"STOWAGE_REQUIRED_TESTS", "STOWAGE_TEST_PROFILE"})
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ def enter_lab(size_bytes: int = 4 << 30) -> Lab:
     of memory. Variables ``STOWAGE_*`` that would change what is tested are dropped.
     """
     for name in [name for name in os.environ if name.startswith("STOWAGE_")]:
-        if not name.startswith("STOWAGE_REQUIRED_"):
+        if name not in SETTINGS:
             del os.environ[name]
     reason = missing("mounts") or missing("netns")
     directory = Path(tempfile.mkdtemp(prefix="stowage-lab-", dir="/tmp"))
