@@ -1,0 +1,228 @@
+"""The engine: one root, its drivers, images, networks and containers, behind one façade.
+
+The command line and Python users call the same object. It opens the configuration and the
+metastore at once, and everything else when it is first used, so ``Engine()`` costs little::
+
+    from stowage import Engine
+
+    with Engine("/srv/stowage") as engine:
+        print(engine.run("busybox", ["echo", "hi"]).stdout)
+
+Safe to use from many threads, and many engines in many processes may serve one root.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .config import Config
+from .explain import DriverReport, report
+from .handle import NetworkHandle, StorageHandle
+from .model import NetworkProbe, StorageProbe
+from .registry import NetworkContext, Registry
+from .select import Request, Selection, select_storage
+from .store.layout import RootLayout
+from .store.metastore import Metastore
+
+if TYPE_CHECKING:
+    from .containers.service import Containers
+    from .images.service import Images
+    from .layers.store import LayerStore
+    from .net.networks import Networks
+
+logger = logging.getLogger("stowage")
+
+_DEFAULT_DRIVER = "default-storage-driver"
+
+
+class Engine:
+    """Everything that one root holds.
+
+    Args:
+        root: directory that holds data-root and exec-root; without it they are what *config*
+            says (``/var/lib/stowage`` and ``/run/stowage``).
+        config: a loaded configuration; without it ``daemon.json`` and the environment are read,
+            or, when *root* is given, nothing is.
+        storage_driver: the root's default storage driver, when it is not the recorded one.
+        observers: names of observers (``"trace"``); added to those in ``STOWAGE_OBSERVERS``.
+
+    Raises:
+        InvalidConfig: with every problem of the configuration.
+        FailedPrecondition: if the root was written by a newer Stowage.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        config: Config | None = None,
+        storage_driver: str | None = None,
+        observers: Iterable[str] = (),
+    ) -> None:
+        flags = {"storage-driver": storage_driver} if storage_driver else {}
+        if config is None and root is not None:
+            config = Config.for_root(Path(root).absolute(), flags)
+        elif config is None:
+            config = Config.load(flags, os.environ)
+        self.config = config
+        self.layout = RootLayout(config.data_root, config.exec_root)
+        self.registry = Registry([*_named_observers(), *observers])
+        self.layout.create()
+        self.metastore = Metastore(self.layout.metadata)
+        self._lock = RLock()
+        self._storage: dict[str, StorageHandle] = {}
+        self._network: dict[str, NetworkHandle] = {}
+
+    # --- drivers -----------------------------------------------------------------------------
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The root's default storage driver and why; decided and recorded at first use.
+
+        Raises: as :func:`stowage.select.select_storage`.
+        """
+        with self._lock:
+            chosen = select_storage(self._request(), self.registry, self.storage_probe)
+            if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
+                self.metastore.change(_DEFAULT_DRIVER, chosen.name)
+            if chosen.warning:
+                logger.warning("%s", chosen.warning)
+            return chosen
+
+    def _request(self) -> Request:
+        explicit = self.config.storage_driver
+        origin = self.config.origin("storage-driver") if explicit else ""
+        return Request(
+            explicit=explicit,
+            origin=str(origin),
+            recorded=self.metastore.setting(_DEFAULT_DRIVER),
+            with_state=self._drivers_with_state(),
+        )
+
+    def _drivers_with_state(self) -> list[str]:
+        rows = self.metastore.read().execute("SELECT DISTINCT driver FROM snapshots")
+        return sorted(row[0] for row in rows)
+
+    def set_default_driver(self, name: str) -> Selection:
+        """Make *name* the root's default storage driver, whatever lives in the root.
+
+        Raises:
+            NotFound, NotSupported: if there is no such driver, or it does not work here.
+        """
+        request = Request(explicit=name, origin="set as this root's default")
+        chosen = select_storage(request, self.registry, self.storage_probe)
+        self.metastore.change(_DEFAULT_DRIVER, chosen.name)
+        self.__dict__.pop("selection", None)
+        return chosen
+
+    def storage(self, name: str | None = None) -> StorageHandle:
+        """Return the open handle of a storage driver (default: the root's), one per name.
+
+        Raises:
+            NotFound, DriverFailed, InvalidConfig: as :meth:`stowage.registry.Registry.storage`.
+        """
+        name = name or self.selection.name
+        with self._lock:
+            canonical = self.registry.canonical_name("storage", name)
+            if canonical not in self._storage:
+                self._storage[canonical] = self.registry.storage(
+                    canonical, self.layout.driver_root(canonical), self.config.storage_opts
+                )
+            return self._storage[canonical]
+
+    def storage_probe(self, name: str) -> StorageProbe:
+        """Return what a storage driver's probe says for this root."""
+        return self.storage(name).probe
+
+    def network(self, name: str) -> NetworkHandle:
+        """Return the open handle of a network driver, one per name."""
+        with self._lock:
+            if name not in self._network:
+                context = NetworkContext(
+                    self.metastore.root_id, self.layout.exec_root, {"config": self.config}
+                )
+                self._network[name] = self.registry.network(name, context)
+            return self._network[name]
+
+    def network_probe(self, name: str) -> NetworkProbe:
+        """Return what a network driver's probe says here."""
+        return self.network(name).probe
+
+    def storage_drivers(self) -> Sequence[DriverReport]:
+        """Return what each storage driver can do for this root, and why not; see ``driver ls``."""
+        chosen = self.metastore.setting(_DEFAULT_DRIVER)
+        return report(self.registry, "storage", self.storage_probe, chosen)
+
+    def network_drivers(self) -> Sequence[DriverReport]:
+        """Return what each network driver can do here, and why not."""
+        return report(self.registry, "network", self.network_probe)
+
+    # --- what a root holds -------------------------------------------------------------------
+
+    @cached_property
+    def layers(self) -> LayerStore:
+        """The layer store, on all drivers of the root."""
+        from .layers.store import LayerStore
+
+        with self._lock:
+            return LayerStore(self.layout, self.metastore, self.storage, self.selection.name)
+
+    @cached_property
+    def images(self) -> Images:
+        """The images."""
+        from .images.service import Images
+
+        with self._lock:
+            return Images(self.metastore, self.layers)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """The networks."""
+        from .net.networks import Networks
+
+        with self._lock:
+            return Networks(self.metastore, self.network)
+
+    @cached_property
+    def containers(self) -> Containers:
+        """The containers."""
+        from .containers.service import Containers
+
+        with self._lock:
+            return Containers(self)
+
+    # --- life cycle --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give up handles, leases and connections; what runs goes on running. Idempotent."""
+        with self._lock:
+            if "layers" in self.__dict__:
+                self.layers.close()
+            for handle in (*self._storage.values(), *self._network.values()):
+                handle.close()
+            self._storage.clear()
+            self._network.clear()
+            self.metastore.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _named_observers() -> list[str]:
+    names = os.environ.get("STOWAGE_OBSERVERS", "")
+    return [name.strip() for name in names.split(",") if name.strip()]
