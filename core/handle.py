@@ -136,6 +136,10 @@ class Handle:
                 details=f"{type(error).__name__}: {error}",
             ) from error
 
+    def close(self) -> None:
+        """Let the driver give up what it holds open. Idempotent."""
+        self.call(f"{PREFIX_BY_FAMILY[self.family]}close")
+
     def _probe_failed(self, error: StowageError) -> tuple[Finding, ...]:
         return (Finding(f"its probe failed: {error}", f"report it to {self.owner}"),)
 
@@ -256,9 +260,6 @@ class StorageHandle(Handle):
     def recover(self, directories: Sequence[Path]) -> None:
         self.call("storage_recover", directories=directories)
 
-    def close(self) -> None:
-        self.call("storage_close")
-
 
 class NetworkHandle(Handle):
     """A network driver; methods are the hooks of NetworkSpec."""
@@ -326,6 +327,3 @@ class NetworkHandle(Handle):
 
     def metadata(self, network: Network, endpoint: Endpoint | None) -> Mapping[str, str]:
         return self.call("network_metadata", network=network, endpoint=endpoint) or {}
-
-    def close(self) -> None:
-        self.call("network_close")

@@ -415,6 +415,10 @@ class FirewallSpec:
     def firewall_clear(self) -> None:
         """Remove every rule that carries this root's name. Idempotent."""
 
+    @hookspec(firstresult=True)
+    def firewall_close(self) -> None:
+        """Give up what the instance holds open. Idempotent."""
+
 
 class ObserverSpec:
     """Hooks of observers: they see every driver call and every effect, and may interfere.
