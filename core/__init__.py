@@ -12,14 +12,98 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .effects import effect as effect
+    from .effects import effectful as effectful
+    from .errors import Busy as Busy
+    from .errors import DataLoss as DataLoss
+    from .errors import FailedPrecondition as FailedPrecondition
+    from .errors import InvalidArgument as InvalidArgument
+    from .errors import NoSpace as NoSpace
+    from .errors import NotFound as NotFound
+    from .errors import NotSupported as NotSupported
+    from .errors import PermissionDenied as PermissionDenied
+    from .errors import StowageError as StowageError
     from .hookspecs import hookimpl as hookimpl
+    from .model import API_VERSION as API_VERSION
+    from .model import DirectoryOption as DirectoryOption
+    from .model import Finding as Finding
+    from .model import Kind as Kind
+    from .model import LayerTree as LayerTree
+    from .model import Mount as Mount
+    from .model import StorageCapabilities as StorageCapabilities
+    from .model import StorageProbe as StorageProbe
+    from .model import Usage as Usage
+    from .model import WhiteoutForm as WhiteoutForm
+    from .options import BooleanType as BooleanType
+    from .options import ChoiceType as ChoiceType
+    from .options import IntegerType as IntegerType
+    from .options import Option as Option
+    from .options import Options as Options
+    from .options import SizeType as SizeType
+    from .options import TextType as TextType
 
 _MODULE_BY_NAME = {
+    "API_VERSION": ".model",
+    "BooleanType": ".options",
+    "Busy": ".errors",
+    "ChoiceType": ".options",
+    "DataLoss": ".errors",
+    "DirectoryOption": ".model",
+    "FailedPrecondition": ".errors",
+    "Finding": ".model",
+    "IntegerType": ".options",
+    "InvalidArgument": ".errors",
+    "Kind": ".model",
+    "LayerTree": ".model",
+    "Mount": ".model",
+    "NoSpace": ".errors",
+    "NotFound": ".errors",
+    "NotSupported": ".errors",
+    "Option": ".options",
+    "Options": ".options",
+    "PermissionDenied": ".errors",
+    "SizeType": ".options",
+    "StorageCapabilities": ".model",
+    "StorageProbe": ".model",
+    "StowageError": ".errors",
+    "TextType": ".options",
+    "Usage": ".model",
+    "WhiteoutForm": ".model",
     "effect": ".effects",
+    "effectful": ".effects",
     "hookimpl": ".hookspecs",
 }
 
-__all__ = ["effect", "hookimpl"]  # grows with the table; a test holds both together
+__all__ = [
+    "API_VERSION",
+    "BooleanType",
+    "Busy",
+    "ChoiceType",
+    "DataLoss",
+    "DirectoryOption",
+    "FailedPrecondition",
+    "Finding",
+    "IntegerType",
+    "InvalidArgument",
+    "Kind",
+    "LayerTree",
+    "Mount",
+    "NoSpace",
+    "NotFound",
+    "NotSupported",
+    "Option",
+    "Options",
+    "PermissionDenied",
+    "SizeType",
+    "StorageCapabilities",
+    "StorageProbe",
+    "StowageError",
+    "TextType",
+    "Usage",
+    "WhiteoutForm",
+    "effect",
+    "effectful",
+    "hookimpl",
+]
 
 
 def __getattr__(name: str) -> object:

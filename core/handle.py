@@ -189,7 +189,8 @@ class StorageHandle(Handle):
     ) -> int:
         """Return a descriptor of the snapshot's detached root mount; the caller closes it.
 
-        Read-only when asked, and always for a view or a committed snapshot.
+        Read-only when asked, and always for a view or a committed snapshot (where the driver
+        can enforce that: vfs without CAP_SYS_ADMIN serves plain directories).
         """
         from .linux import mount
 
@@ -198,7 +199,7 @@ class StorageHandle(Handle):
             "storage_attach", directory=directory, parents=parents, kind=kind, options=options
         )
         if served is not None:
-            if read_only:
+            if read_only and self.capabilities.ro_enforced:
                 mount.make_read_only(served)
             return served
         mounts = self.mounts(directory, parents, kind, options)

@@ -28,8 +28,30 @@ def try_clone(source: int, target: int) -> bool:
 def copy_contents(source: int, target: int, size_bytes: int) -> None:
     """Copy *size_bytes* from *source* to *target* (empty), holes kept: reflink, else
     copy_file_range(2), else read and write."""
-    if size_bytes == 0 or try_clone(source, target):
-        return
+    if size_bytes and not try_clone(source, target):
+        _copy_data(source, target, size_bytes)
+
+
+class Copier:
+    """Copies the contents of many files of one tree; what cannot work is tried only once."""
+
+    def __init__(self) -> None:
+        self._clones = True
+
+    def copy(self, source: int, target: int, size_bytes: int, *, sparse: bool) -> None:
+        """Copy as :func:`copy_contents` does; only a *sparse* file is searched for holes."""
+        if self._clones:
+            self._clones = try_clone(source, target)
+            if self._clones:
+                return
+        if sparse:
+            _copy_data(source, target, size_bytes)
+        else:
+            _copy_range(source, target, 0, size_bytes)
+
+
+def _copy_data(source: int, target: int, size_bytes: int) -> None:
+    """Copy what is data and leave holes where *source* has them."""
     os.ftruncate(target, size_bytes)
     offset = 0
     while offset < size_bytes:
@@ -70,3 +92,28 @@ def renameat2(
 ) -> None:
     """renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT."""
     check(libc.renameat2(source_dir, source, target_dir, target, flags), "renameat2", source)
+
+
+def remove_tree(path: str | os.PathLike[str]) -> None:
+    """Remove *path* with all that is beneath it, symlinks never followed. Idempotent."""
+    try:
+        names = os.scandir(path)
+    except FileNotFoundError:
+        return
+    with names:
+        for entry in names:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                _unlink(entry.path)
+    _rmdir(path)
+
+
+@effectful("file.unlink")
+def _unlink(path: str) -> None:
+    os.unlink(path)
+
+
+@effectful("directory.remove")
+def _rmdir(path: str | os.PathLike[str]) -> None:
+    os.rmdir(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from .syscalls import OPENAT2, syscall
@@ -41,3 +42,24 @@ def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
     """
     path = path.lstrip(b"/") or b"."
     return openat2(root, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_deep(root: int, path: str, flags: int) -> int:
+    """Open *path*, relative to the directory *root*, however long it is.
+
+    A path longer than PATH_MAX is walked in pieces. For trees that nobody else changes: what
+    lies between is followed as open(2) does.
+    """
+    try:
+        return os.open(path, flags, dir_fd=root)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or "/" not in path:
+            raise
+    # Half the way first; a separator is found on one side of the middle or the other.
+    middle = path.find("/", len(path) // 2)
+    front, _, rest = path.rpartition("/") if middle < 0 else (path[:middle], "", path[middle + 1 :])
+    between = open_deep(root, front, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_deep(between, rest, flags)
+    finally:
+        os.close(between)
