@@ -11,9 +11,10 @@ import os
 import stat
 from pathlib import Path
 
-from stowage import effect
+from stowage import effectful
 
 
+@effectful("attributes.copy")
 def copy_attributes(
     source: int,
     target: int,
@@ -44,6 +45,7 @@ def copy_attributes(
     os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
+@effectful("attributes.copy")
 def copy_attributes_at(source: int, target: int, name: str, facts: os.stat_result) -> None:
     """Do the same for what must not or cannot be opened: symlinks, devices, fifos, sockets.
 
@@ -61,19 +63,19 @@ def copy_attributes_at(source: int, target: int, name: str, facts: os.stat_resul
     os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
 
 
+@effectful("attributes.base")
 def make_base(target: int | Path) -> None:
     """Make the directory *target* what a base is: 0755, owned by 0:0, no ACLs.
 
     What it inherited from its parent directory (umask, setgid, default ACL) is taken off. Who
     is not root keeps the owner that the file system gave it.
     """
-    with effect("attributes.base", target=target):
-        if os.geteuid() == 0:
-            os.chown(target, 0, 0)
-        for name in _names(target, ""):
-            if name.startswith("system.posix_acl_"):
-                os.removexattr(target, name)
-        os.chmod(target, 0o755)
+    if os.geteuid() == 0:
+        os.chown(target, 0, 0)
+    for name in _names(target, ""):
+        if name.startswith("system.posix_acl_"):
+            os.removexattr(target, name)
+    os.chmod(target, 0o755)
 
 
 def _names(inode: int | str | Path, skip_prefix: str) -> set[str]:

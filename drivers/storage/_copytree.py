@@ -181,8 +181,7 @@ class _TreeCopy:
     def _finish_directory(self, path: str) -> None:
         source, target = self._open_both(path)
         try:
-            with effect("attributes.copy", path=path):
-                copy_attributes(source, target, os.fstat(source))
+            copy_attributes(source, target, os.fstat(source))
         finally:
             os.close(source)
             os.close(target)

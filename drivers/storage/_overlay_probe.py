@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stowage import Finding, NotSupported, effect
+from stowage import Finding, NotSupported, effect, effectful
 from stowage.linux.mount import attach
 from stowage.linux.statfs import filesystem_name
 
@@ -107,6 +107,7 @@ def _try_in(place: Path, settings: Settings) -> tuple[list[os.DirEntry[str]], Tr
     return entries, Traits(form, userxattr, indexed, whiteout_xattr, stable, acl, reflink)
 
 
+@effectful("probe.xattr")
 def _needs_userxattr(directory: Path) -> bool:
     """Whether overlay must keep its marks in ``user.``: in a user namespace (Linux 5.11)."""
     try:
@@ -128,6 +129,7 @@ def _needs_userxattr(directory: Path) -> bool:
     return True
 
 
+@effectful("probe.whiteout")
 def _make_whiteout(path: Path, xattr_prefix: str) -> bool:
     """Make a whiteout; return whether it had to be a file with an xattr (Linux 6.7)."""
     try:
@@ -181,7 +183,8 @@ def _look(mounted: int) -> tuple[bool, bool]:
     else:
         raise Unfit("the kernel does not honour whiteouts", "use Linux 6.7 or later, or be root")
     before = os.stat("kept", dir_fd=mounted)
-    writer = os.open("kept", os.O_WRONLY | os.O_CLOEXEC, dir_fd=mounted)
+    with effect("probe.copy_up"):
+        writer = os.open("kept", os.O_WRONLY | os.O_CLOEXEC, dir_fd=mounted)
     try:
         after = os.fstat(writer)
         acl = keeps_acls(writer)

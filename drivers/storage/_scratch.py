@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stowage import effect
+from stowage import effect, effectful
 from stowage.linux.files import remove_tree, try_clone
 
 _PREFIX = ".probe-"
@@ -47,6 +47,7 @@ def remove_stale_scratch(root: Path) -> None:
         remove_tree(place)
 
 
+@effectful("probe.clone")
 def can_clone(directory: Path) -> bool:
     """Whether two files of *directory* can share blocks (FICLONE); leaves both there."""
     reading = os.open(directory / "original", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

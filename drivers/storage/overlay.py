@@ -151,8 +151,7 @@ class OverlayDriver:
                 source = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:
                     prefix = self._traits.xattr_prefix
-                    with effect("attributes.copy", path=own):
-                        copy_attributes(source, target, os.fstat(source), skip_prefix=prefix)
+                    copy_attributes(source, target, os.fstat(source), skip_prefix=prefix)
                 finally:
                     os.close(source)
         finally:
