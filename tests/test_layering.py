@@ -131,7 +131,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "explain registry select config config_checks config_file config_keys config_types",
         "handle plugins observers",
         "hookspecs",
-        "options model effects errors _pytest_plugin",
+        "options model effects errors version _pytest_plugin",
     )
 )
 #: Modules of one floor that may import each other.
@@ -282,12 +282,26 @@ NO_EFFECTS = {
 
 
 class EffectFinder(ast.NodeVisitor):
-    """Collects calls that change something and stand in no effect."""
+    """Collects calls that change something and stand in no effect.
+
+    A private function may leave the effect to its callers, if whatever in the module refers to it
+    stands in one.
+    """
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, str]] = []
+        self._changing: list[tuple[str, int, str]] = []  # bare ones: function, line, callee
+        self._uses: list[tuple[str, str]] = []  # bare ones: function, name referred to
+        self._private: set[str] = set()
         self._inside = 0
+        self._function = ""
         self._aliases: dict[str, str] = {}
+
+    def found(self) -> list[tuple[int, str]]:
+        """Line and callee of each, once the module was visited."""
+        covered = set(self._private)
+        while bare := {name for user, name in self._uses if user not in covered} & covered:
+            covered -= bare
+        return [(line, call) for function, line, call in self._changing if function not in covered]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
@@ -305,15 +319,32 @@ class EffectFinder(ast.NodeVisitor):
         self._inside -= wraps
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        outer = self._function
+        if not outer.startswith("_") or outer.startswith("__"):  # nested ones count as the outer
+            self._function = node.name
+        if self._function.startswith("_") and not self._function.startswith("__"):
+            self._private.add(self._function)
         wraps = any("effectful" in ast.unparse(item) for item in node.decorator_list)
         self._inside += wraps
         self.generic_visit(node)
         self._inside -= wraps
+        self._function = outer
+
+    def visit_Name(self, node: ast.Name) -> None:
+        self._refer(node.id)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._refer(node.attr)
+        self.generic_visit(node)
+
+    def _refer(self, name: str) -> None:
+        if not self._inside:
+            self._uses.append((self._function, name))
 
     def visit_Call(self, node: ast.Call) -> None:
         name = self._dotted(node.func)
         if not self._inside and (self._changes(name, node) or self._opens_to_write(name, node)):
-            self.found.append((node.lineno, ast.unparse(node.func)))
+            self._changing.append((self._function, node.lineno, ast.unparse(node.func)))
         self.generic_visit(node)
 
     def _is_effect(self, node: ast.expr) -> bool:
@@ -351,7 +382,7 @@ class EffectFinder(ast.NodeVisitor):
 def effects_outside(source: str) -> list[tuple[int, str]]:
     finder = EffectFinder()
     finder.visit(ast.parse(source))
-    return finder.found
+    return finder.found()
 
 
 def test_every_effect_of_the_core_and_the_drivers_is_wrapped() -> None:
@@ -384,6 +415,14 @@ def test_every_effect_of_the_core_and_the_drivers_is_wrapped() -> None:
         ("@effectful('file.make')\ndef f():\n    path.mkdir()", []),
         ("with effect('a'):\n    pass\npath.mkdir()", ["path.mkdir"]),
         ("with other('a'):\n    path.mkdir()", ["path.mkdir"]),
+        ("def _f():\n    path.mkdir()\nwith effect('a'):\n    _f()", []),
+        ("def _f():\n    path.mkdir()\n_f()", ["path.mkdir"]),
+        ("def f():\n    path.mkdir()\nwith effect('a'):\n    f()", ["path.mkdir"]),
+        (
+            "def _f():\n    path.mkdir()\ndef _g():\n    _f()\n"
+            "with effect('a'):\n    _g()\nthread(_g)",
+            ["path.mkdir"],
+        ),
     ],
 )
 def test_the_finder_tells_effects_apart(source: str, calls: list[str]) -> None:

@@ -75,10 +75,10 @@ class Locks:
         path = self.directory / name
         while True:
             descriptor = _open(path)
+            kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
             try:
-                fcntl.flock(
-                    descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB
-                )
+                with effect("lock.take", path=path):
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(descriptor)
                 if error.errno != errno.EWOULDBLOCK:
