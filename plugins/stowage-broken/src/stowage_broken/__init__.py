@@ -7,7 +7,7 @@ from logging import Logger
 from pathlib import Path
 from typing import Any, ClassVar
 
-from stowage import API_VERSION, Kind, Mount, Options, StorageProbe, hookimpl
+from stowage import API_VERSION, Mount, Options, StorageProbe, hookimpl
 
 
 class _Right:
@@ -86,7 +86,3 @@ class ConstructorRaises(_Right):
 
     def __init__(self, root: Path, options: Options, logger: Logger) -> None:
         raise ValueError("no moon tonight")
-
-    @hookimpl
-    def storage_prepare(self, directory: Path, kind: Kind) -> None:
-        """Never called by anybody."""
