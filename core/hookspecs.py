@@ -46,7 +46,8 @@ A driver is a class with the attributes ``name``, ``api_version`` and ``options`
 without an instance. The core makes one instance per root: a storage driver from ``(root,
 options, logger)``, a network or firewall driver from ``(context, options, logger)``. The methods
 are the hook implementations, each marked ``@hookimpl``; one may take fewer arguments than its
-spec. Every hook but ``storage_probe``, ``storage_prepare`` and ``storage_mounts`` (or
+spec. A storage driver's ``priority`` (an integer, 1 if absent) ranks it when none is asked for; 0
+or less is a last resort that is never chosen in silence. Every hook but ``storage_probe``, ``storage_prepare`` and ``storage_mounts`` (or
 ``storage_attach``) is optional.
 
 Errors: a driver raises :class:`stowage.StowageError` or lets an ``OSError`` through; the core

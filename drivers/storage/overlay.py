@@ -69,6 +69,7 @@ class OverlayDriver:
 
     name: ClassVar[str] = "overlay"
     api_version: ClassVar[int] = API_VERSION
+    priority: ClassVar[int] = 100
     options: ClassVar[tuple[Option[object], ...]] = OPTIONS
 
     def __init__(self, root: Path, options: Options, logger: Logger) -> None:

@@ -67,6 +67,7 @@ class VfsDriver:
 
     name: ClassVar[str] = "vfs"
     api_version: ClassVar[int] = API_VERSION
+    priority: ClassVar[int] = 0  # a last resort: never chosen in silence
     options: ClassVar[tuple[Option[object], ...]] = ()
 
     def __init__(self, root: Path, options: Options, logger: Logger) -> None:
