@@ -159,6 +159,9 @@ class StorageCapabilities:
     """A directory of the host can be the parent of a snapshot (``run --rootfs``)."""
     max_depth: int = 0
     """Most parents that a snapshot may have; 0 means no limit of its own."""
+    stale_options: tuple[str, ...] = ()
+    """Snapshot options with which an active snapshot mounts again whose mount failed with ESTALE
+    because its root was copied or restored; the core then sets them and records that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,9 @@ class SnapshotInfo:
     labels: Mapping[str, str]
     usage: Usage | None = None
     """Frozen at commit; None while active."""
+    diff_id: str | None = None
+    """``sha256:…`` of the layer's uncompressed archive; None until committed, as chain_id."""
+    chain_id: str | None = None
 
 
 # --- network -----------------------------------------------------------------------------------

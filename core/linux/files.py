@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
+import sys
 
 from ..effects import effectful
 from .syscalls import check, libc
@@ -117,3 +119,23 @@ def _unlink(path: str) -> None:
 @effectful("directory.remove")
 def _rmdir(path: str | os.PathLike[str]) -> None:
     os.rmdir(path)
+
+
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # ioctl_iflags(2)
+_FS_APPEND_FL, _FS_IMMUTABLE_FL = 0x20, 0x10
+
+
+@effectful("file.clear_protection")
+def clear_protection(descriptor: int) -> None:
+    """Take the immutable and append-only marks off a file or directory, where there are any."""
+    word = bytearray(struct.calcsize("l"))
+    try:
+        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, word)
+        flags = int.from_bytes(word[:4], sys.byteorder)
+        if not flags & (_FS_APPEND_FL | _FS_IMMUTABLE_FL):
+            return
+        flags &= ~(_FS_APPEND_FL | _FS_IMMUTABLE_FL)
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, flags.to_bytes(len(word), sys.byteorder))
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP):
+            raise

@@ -23,6 +23,7 @@ CREATE TABLE snapshots (
     driver TEXT NOT NULL,
     name TEXT NOT NULL,
     parent_id INTEGER REFERENCES snapshots(id),
+    host_root TEXT,                         -- a directory of the host that lies below this base
     kind TEXT NOT NULL,                     -- active, view, committed
     state TEXT NOT NULL,                    -- preparing, ready
     content TEXT NOT NULL,                  -- pristine, applied, written

@@ -1,0 +1,187 @@
+"""Recovery: making good what a killed process or a loss of power left behind.
+
+A look at the metastore says in well under a millisecond whether there is anything to do. What is
+unfinished is told from what somebody is working on by its lease, so recovery is safe beside live
+processes. A look at every directory is only needed after a boot: within one the row always comes
+before the directory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import NotFound, StowageError
+from ..linux.process import boot_id
+from ..store.locks import Lease
+from . import rows
+from .context import StoreContext
+from .mounted import MountPoints
+from .rows import Row
+
+_PRESENCE = "users"
+_BOOT = "boot-id"
+_WAIT_SECONDS = 60.0
+_log = logging.getLogger("stowage.layers.recovery")
+
+
+def open_root(context: StoreContext, mounts: MountPoints) -> Lease:
+    """Recover what needs it, and return a lease that tells others that the root is in use."""
+    alone = context.locks.try_acquire(_PRESENCE, exclusive=True)
+    if alone is None:
+        presence = _be_present(context)
+        if _unfinished(context):
+            recover(context, mounts)
+        return presence
+    with alone:
+        rebooted = context.metastore.setting(_BOOT) != boot_id()
+        if rebooted or _unfinished(context):
+            touched = recover(context, mounts)
+            if rebooted:
+                touched |= _recover_everything(context)
+            _recover_drivers(context, touched)
+    return _be_present(context)
+
+
+def recover(context: StoreContext, mounts: MountPoints) -> set[str]:
+    """Finish or take back what is unfinished; safe at any time. Returns the drivers concerned."""
+    touched = drop_abandoned(context)
+    mounts.recover()
+    if context.trash.entries():
+        context.reaper.nudge()
+    return touched
+
+
+def drop_abandoned(context: StoreContext) -> set[str]:
+    """Take back snapshots whose maker is gone, and finish commits that had begun to seal.
+
+    Returns the drivers concerned.
+    """
+    touched = set()
+    for row in rows.unfinished(context.metastore.read()):
+        with _abandoned(context, row) as found:
+            if found is not None:
+                touched.add(row.driver)
+    return touched
+
+
+@contextmanager
+def _abandoned(context: StoreContext, row: Row) -> Iterator[Row | None]:
+    lease = context.locks.try_acquire(context.lease_name(row), exclusive=True)
+    if lease is None:
+        yield None
+        return
+    with lease:
+        now = rows.by_id(context.metastore.read(), row.id)
+        if now is None:
+            lease.discard()
+        elif now.state != "ready":
+            context.discard(now, lease)
+        elif now.committing is not None:
+            _resume(context, now)
+        yield now
+
+
+def _resume(context: StoreContext, row: Row) -> None:
+    from .building import resume
+
+    assert row.committing is not None
+    try:
+        resume(context, row, row.committing)
+    except (StowageError, OSError) as error:  # it stays as it is; the next opening tries again
+        _log.warning("the commit of snapshot %r cannot be finished: %s", row.name, error)
+
+
+def sweep_locks(context: StoreContext) -> int:
+    """Delete the lock files of snapshots that are gone; returns how many."""
+    names = [path.name for path in context.layout.locks.iterdir()]
+    alive = {row.id for row in rows.every(context.metastore.read(), state=None)}
+    swept = 0
+    for name in names:
+        tail = name.removesuffix(".mount").rpartition("-")[2]
+        if tail.isdigit() and int(tail) not in alive:
+            lease = context.locks.try_acquire(name, exclusive=True)
+            if lease is not None:
+                lease.discard()
+                swept += 1
+    return swept
+
+
+def orphans(context: StoreContext) -> Iterator[tuple[str, Path]]:
+    """Yield (driver, directory) of every snapshot's directory that no row knows.
+
+    Directories are listed before rows are read: one whose row is gone by then is gone itself, or
+    is in the trash, or on its way there.
+    """
+    listed = [
+        (driver.name, directory)
+        for driver in _directories(context.layout.storage)
+        for directory in _directories(driver)
+        if directory.name.isdigit()
+    ]
+    known = {(row.driver, str(row.id)) for row in rows.every(context.metastore.read(), state=None)}
+    known |= {(entry.driver, str(entry.number)) for entry in context.trash.entries()}
+    for driver, directory in listed:
+        if (driver, directory.name) not in known and directory.exists():
+            yield driver, directory
+
+
+def stray_trash(context: StoreContext) -> Iterator[Path]:
+    """Yield directories in the trash that no row knows."""
+    listed = _directories(context.layout.trash)
+    known = {entry.directory for entry in context.trash.entries()}
+    for directory in listed:
+        if directory.name not in known and directory.exists():
+            yield directory
+
+
+def _directories(path: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _be_present(context: StoreContext) -> Lease:
+    return context.locks.acquire(
+        _PRESENCE, exclusive=False, subject="the root", wait_seconds=_WAIT_SECONDS
+    )
+
+
+def _unfinished(context: StoreContext) -> bool:
+    (found,) = (
+        context.metastore.read()
+        .execute(
+            "SELECT EXISTS (SELECT 1 FROM snapshots "
+            "WHERE state != 'ready' OR committing IS NOT NULL) "
+            "OR EXISTS (SELECT 1 FROM trash) OR EXISTS (SELECT 1 FROM mounts)"
+        )
+        .fetchone()
+    )
+    return bool(found)
+
+
+def _recover_everything(context: StoreContext) -> set[str]:
+    """After a boot: a loss of power may have lost rows whose directories are there."""
+    for driver, directory in orphans(context):
+        context.trash.bury_orphan(driver, directory)
+    for directory in stray_trash(context):
+        context.trash.adopt(directory.name.rpartition("-")[0], directory.name)
+    context.recipes.sweep()
+    sweep_locks(context)
+    context.reaper.nudge()
+    context.metastore.change(_BOOT, boot_id())
+    return {row.driver for row in rows.every(context.metastore.read())}
+
+
+def _recover_drivers(context: StoreContext, drivers: Iterable[str]) -> None:
+    for driver in sorted(drivers):
+        alive = rows.every(context.metastore.read(), driver)
+        try:
+            context.handle(driver).recover([context.directory(row) for row in alive])
+        except NotFound as error:  # its distribution is not installed any more; ``check`` says so
+            _log.warning("driver %r cannot be recovered: %s", driver, error)
+        except StowageError as error:
+            _log.warning("driver %r could not put its things in order: %s", driver, error)

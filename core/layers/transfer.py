@@ -1,0 +1,131 @@
+"""Whole layers in and out: adding one from an archive, and bringing a chain to another driver."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import BinaryIO, cast
+
+from ..effects import effect
+from ..errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
+from ..model import Kind
+from . import contents, rows
+from .building import Draft, begin, commit_draft, drop
+from .context import StoreContext
+from .digests import chain_id
+from .rows import Row
+from .unpack import UnpackLimits
+
+_IN_MEMORY_BYTES = 4 << 20
+
+
+def add_layer(
+    context: StoreContext,
+    driver: str,
+    stream: BinaryIO,
+    parent_chain: str | None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    diff_id: str | None = None,
+    limits: UnpackLimits | None = None,
+) -> Row:
+    """Unpack an archive as a committed layer named by its chainID, and return it.
+
+    With *diff_id* the archive must have that one, and where the layer is there already nothing is
+    read. Two processes that add the same layer end with one.
+
+    Raises:
+        NotFound: if the parent is not there.
+        InvalidArchive: for an archive that cannot be unpacked safely; nothing of it is left.
+        DataLoss: if it has another diffID than *diff_id*.
+    """
+    if diff_id is not None:
+        there = rows.find(context.metastore.read(), driver, chain_id(parent_chain, diff_id))
+        if there is not None and there.state == "ready":
+            return there
+    key = f"adding-{os.urandom(8).hex()}"
+    draft = begin(context, driver, key, parent_chain, Kind.ACTIVE)
+    name = _unpack(context, draft, stream, parent_chain, diff_id, limits)
+    try:
+        return commit_draft(context, draft, name, labels)
+    except AlreadyExists:
+        return context.get(driver, name)
+
+
+def _unpack(
+    context: StoreContext,
+    draft: Draft,
+    stream: BinaryIO,
+    parent_chain: str | None,
+    diff_id: str | None,
+    limits: UnpackLimits | None,
+) -> str:
+    try:
+        unpacked = contents.apply(context, draft.row, stream, limits)
+        if diff_id is not None and unpacked.diff_id != diff_id:
+            raise DataLoss(
+                "the layer's archive is not the one that was meant",
+                details=f"expected diffID {diff_id}, got {unpacked.diff_id}",
+            )
+        return chain_id(parent_chain, unpacked.diff_id)
+    except BaseException:
+        drop(context, draft)
+        raise
+
+
+def bring(context: StoreContext, name: str, source: str, target: str) -> None:
+    """Have the chain of the committed layer *name* on the driver *target* too.
+
+    Each layer is taken out by its recipe and unpacked there; what is there already is kept.
+
+    Raises:
+        NotFound: if *source* does not have it.
+        DataLoss: if a layer is not what was stored.
+    """
+    top = context.get(source, name)
+    if top.kind is not Kind.COMMITTED:
+        raise InvalidArgument(f"snapshot {name!r} is not committed")
+    chain = [top, *rows.parents(context.metastore.read(), top.id)]
+    for row in reversed(chain):
+        _bring_one(context, row, target)
+
+
+def _bring_one(context: StoreContext, row: Row, target: str) -> None:
+    if _has(context, target, row.name):
+        return
+    if row.host_root is not None:
+        raise InvalidArgument(f"layer {row.name!r} lies on a directory of the host")
+    draft = begin(context, target, f"bringing-{os.urandom(8).hex()}", row.parent, Kind.ACTIVE)
+    try:
+        with _spool(context) as archive:
+            contents.export(context, row, archive)
+            archive.seek(0)
+            unpacked = contents.apply(context, draft.row, archive)
+        if unpacked.diff_id != row.diff_id:
+            raise DataLoss(f"layer {row.name!r} changed on its way to {target!r}")
+    except BaseException:
+        drop(context, draft)
+        raise
+    try:
+        commit_draft(context, draft, row.name, row.labels)
+    except AlreadyExists:
+        pass  # another process was quicker
+
+
+def _has(context: StoreContext, driver: str, name: str) -> bool:
+    try:
+        context.get(driver, name)
+    except NotFound:
+        return False
+    return True
+
+
+def _spool(context: StoreContext) -> BinaryIO:
+    """A file that is in memory while it is small, and has no name on disk when it is not."""
+    with effect("layer.spool"):
+        place = os.fspath(context.layout.data_root)
+        file = tempfile.SpooledTemporaryFile(  # noqa: SIM115  # the caller closes it
+            max_size=_IN_MEMORY_BYTES, dir=place
+        )
+    return cast(BinaryIO, file)

@@ -1,0 +1,121 @@
+"""The recipes of layers: ``recipes/<hex of diffID>``, shared by all layers with that diffID.
+
+Whoever writes one holds the lock ``recipes`` shared until a row names it; whoever sweeps holds it
+exclusively. So a staged file seen by a sweeper has lost its maker, and a recipe without a row is
+nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..effects import effect
+from ..errors import DataLoss
+from .layout import RootLayout
+from .locks import Locks
+from .metastore import Metastore
+
+_LOCK = "recipes"
+_STAGED = "."
+
+
+class RecipeDraft:
+    """A recipe that is being written to :attr:`file`; dropped unless published."""
+
+    def __init__(self, recipes: Recipes, path: Path, file: BinaryIO) -> None:
+        self._recipes = recipes
+        self._path = path
+        self.file = file
+
+    def publish(self, diff_id: str) -> None:
+        """Give the recipe its name. One that a recorded layer relies on is left as it is; any
+        other is replaced, for it may be a torn leftover of a loss of power."""
+        self.file.flush()
+        target = self._recipes.path(diff_id)
+        if self._recipes.known(diff_id) and target.exists():
+            return
+        with effect("recipe.publish", path=target):
+            os.replace(self._path, target)
+
+
+class Recipes:
+    """The recipes of one root."""
+
+    def __init__(self, layout: RootLayout, metastore: Metastore, locks: Locks) -> None:
+        self._layout = layout
+        self._metastore = metastore
+        self._locks = locks
+
+    def path(self, diff_id: str) -> Path:
+        return self._layout.recipe(diff_id)
+
+    @contextmanager
+    def draft(self) -> Iterator[RecipeDraft]:
+        """Stage a recipe; leave the block only after a row names what was published."""
+        with self._locks.acquire(_LOCK, exclusive=False, subject="the store of recipes"):
+            path = self._layout.recipes / f"{_STAGED}{os.getpid()}-{secrets.token_hex(6)}"
+            with effect("recipe.create", path=path):
+                file = path.open("xb")
+            try:
+                with file:
+                    yield RecipeDraft(self, path, file)
+            finally:
+                with effect("recipe.unstage", path=path):
+                    path.unlink(missing_ok=True)
+
+    def open(self, diff_id: str) -> BinaryIO:
+        """Open the recipe of a layer for reading.
+
+        Raises:
+            DataLoss: if it is not there.
+        """
+        try:
+            return self.path(diff_id).open("rb")
+        except FileNotFoundError as error:
+            raise DataLoss(
+                f"the recipe of layer {diff_id} is missing",
+                resolution="remove the layer and load its image again",
+            ) from error
+
+    def known(self, diff_id: str) -> bool:
+        """Whether any row names that diffID."""
+        row = self._metastore.read().execute(
+            "SELECT 1 FROM snapshots WHERE diff_id = ? LIMIT 1", (diff_id,)
+        )
+        return row.fetchone() is not None
+
+    def release(self, diff_id: str) -> None:
+        """Delete a recipe if no row names it; left for later while anybody writes recipes."""
+        lease = self._locks.try_acquire(_LOCK, exclusive=True)
+        if lease is None:
+            return
+        with lease:
+            if not self.known(diff_id):
+                self._unlink(self.path(diff_id))
+
+    def sweep(self) -> list[Path]:
+        """Delete every staged or unnamed recipe and return them; nothing while any is written."""
+        lease = self._locks.try_acquire(_LOCK, exclusive=True)
+        if lease is None:
+            return []
+        with lease:
+            unused = [path for path in self.paths() if not self._in_use(path)]
+            for path in unused:
+                self._unlink(path)
+        return unused
+
+    def paths(self) -> list[Path]:
+        """Return every file among the recipes, staged ones included."""
+        return sorted(self._layout.recipes.iterdir())
+
+    def _in_use(self, path: Path) -> bool:
+        return not path.name.startswith(_STAGED) and self.known(f"sha256:{path.name}")
+
+    def _unlink(self, path: Path) -> None:
+        with effect("recipe.delete", path=path):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""The trash: removing is one transaction and one rename; deleting comes later.
+
+The row of a snapshot becomes a row of the trash in one transaction: from then on its name is free
+and its number is never used again. Then its directory moves from ``storage/<driver>/<id>`` to
+``trash/<driver>-<id>``; after a kill between the two, whoever comes next makes the move.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..effects import effect
+from .layout import RootLayout
+from .metastore import Metastore
+
+
+@dataclass(frozen=True, slots=True)
+class TrashEntry:
+    """One removed directory; *directory* is its name in the trash."""
+
+    id: int
+    driver: str
+    directory: str
+    diff_id: str | None
+
+    @property
+    def number(self) -> int | None:
+        """The id that the snapshot had; None if it was an orphan."""
+        tail = self.directory.removeprefix(f"{self.driver}-")
+        return int(tail) if tail.isdigit() else None
+
+
+class Trash:
+    """The trash of one root."""
+
+    def __init__(self, layout: RootLayout, metastore: Metastore) -> None:
+        self._layout = layout
+        self._metastore = metastore
+
+    def path(self, entry: TrashEntry) -> Path:
+        return self._layout.trash / entry.directory
+
+    def forget(
+        self, tx: sqlite3.Connection, driver: str, number: int, diff_id: str | None
+    ) -> TrashEntry:
+        """Within a transaction: turn a snapshot's row into one of the trash."""
+        tx.execute("DELETE FROM mounts WHERE snapshot_id = ?", (number,))
+        tx.execute("DELETE FROM snapshots WHERE id = ?", (number,))
+        return _insert(tx, driver, f"{driver}-{number}", diff_id)
+
+    def bury(self, entry: TrashEntry) -> None:
+        """Move the directory of a forgotten snapshot into the trash. Idempotent."""
+        if entry.number is None:
+            return
+        source = self._layout.snapshot(entry.driver, entry.number)
+
+        def move() -> None:
+            with effect("trash.bury", path=source):
+                os.rename(source, self.path(entry))
+
+        try:
+            self._metastore.ballast.relieve(move)
+        except FileNotFoundError:
+            pass  # never made, or moved already
+
+    def bury_orphan(self, driver: str, directory: Path) -> TrashEntry | None:
+        """Move a directory of *driver* that no row knows into the trash; None if it is gone.
+
+        It gets a name that no snapshot's can meet: the number may be given out again when a loss
+        of power took the row but not the directory.
+        """
+        name = f"{driver}-{directory.name}.{secrets.token_hex(4)}"
+        try:
+            with effect("trash.bury", path=directory):
+                os.rename(directory, self._layout.trash / name)
+        except FileNotFoundError:
+            return None
+        return self.adopt(driver, name)
+
+    def adopt(self, driver: str, name: str) -> TrashEntry:
+        """Record a directory that lies in the trash already."""
+        return self._metastore.transact(lambda tx: _insert(tx, driver, name, None))
+
+    def entries(self) -> list[TrashEntry]:
+        """Return what waits for the reaper, oldest first."""
+        rows = self._metastore.read().execute(
+            "SELECT id, driver, directory, diff_id FROM trash ORDER BY id"
+        )
+        return [TrashEntry(*row) for row in rows.fetchall()]
+
+    def clear(self, entry: TrashEntry) -> None:
+        """Forget an entry whose directory is gone."""
+        self._metastore.transact(
+            lambda tx: tx.execute("DELETE FROM trash WHERE id = ?", (entry.id,))
+        )
+
+
+def _insert(tx: sqlite3.Connection, driver: str, name: str, diff_id: str | None) -> TrashEntry:
+    cursor = tx.execute(
+        "INSERT INTO trash (driver, directory, diff_id, created_ns) VALUES (?, ?, ?, ?)",
+        (driver, name, diff_id, time.time_ns()),
+    )
+    return TrashEntry(cursor.lastrowid or 0, driver, name, diff_id)
