@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from ..effects import effect
 
 
 @lru_cache(maxsize=1)
@@ -63,3 +67,44 @@ def describe(pid: int) -> str:
     except OSError:
         command = "gone"
     return f"{pid} ({command[:80]})"
+
+
+def open_process(process: ProcessIdentity) -> int | None:
+    """Return a pidfd of that very process, or None if it is gone (pidfd_open(2))."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if process.alive:  # looked at while the pidfd pins the pid
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def send_signal(process: ProcessIdentity, number: int) -> bool:
+    """Signal that very process; False if it is gone."""
+    descriptor = open_process(process)
+    if descriptor is None:
+        return False
+    try:
+        with effect("process.signal", pid=process.pid, signal=number):
+            signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def wait_gone(process: ProcessIdentity, timeout_seconds: float | None = None) -> bool:
+    """Wait until that very process has ended; False if it still runs after that time."""
+    descriptor = open_process(process)
+    if descriptor is None:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        milliseconds = None if timeout_seconds is None else max(0, int(timeout_seconds * 1000))
+        return bool(poller.poll(milliseconds))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""What a container is: what was asked for, and what is recorded of it.
+
+A row of ``containers`` holds a :class:`ContainerSpec` (as asked for, image defaults merged in),
+and :class:`RuntimeFacts` (what the kernel gave it). Both go to JSON and back; a key that is
+missing takes its default, so that old rows stay readable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InvalidArgument
+from ..linux.process import ProcessIdentity
+from .volumes import Bind
+
+#: Docker's default, in seconds.
+STOP_TIMEOUT_SECONDS = 10
+
+
+class ContainerState(str, Enum):
+    """Docker's states."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    DEAD = "dead"
+    REMOVING = "removing"
+
+    @property
+    def lives(self) -> bool:
+        """Whether a process of the container may exist."""
+        return self in (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """Everything that ``run`` and ``create`` can ask.
+
+    *entrypoint* None means the image's, an empty tuple none at all (``--entrypoint ""``).
+    *network* None means the default network. *rootfs* is a host directory to use copy-on-write
+    in place of an image.
+    """
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    name: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    """``KEY=value``; a later one wins."""
+    working_dir: str = ""
+    user: str = ""
+    """``name|uid[:group|gid]``, as the container's own passwd and group say."""
+    hostname: str = ""
+    domainname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    """Close the container's stdin when the first client that attached to it is gone."""
+    binds: tuple[Bind, ...] = ()
+    network: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    auto_remove: bool = False
+    storage_driver: str | None = None
+    storage_options: tuple[str, ...] = ()
+    rootfs: Path | None = None
+    stop_signal: str = ""
+    stop_timeout_seconds: int | None = None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command line: entrypoint, then command."""
+        return (*(self.entrypoint or ()), *self.command)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        plain = asdict(self)
+        plain["rootfs"] = None if self.rootfs is None else os.fspath(self.rootfs)
+        plain["binds"] = [bind.to_json() for bind in self.binds]
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> ContainerSpec:
+        """Read what :meth:`to_json` gave; unknown keys are ignored."""
+        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        for name in ("command", "env", "storage_options"):
+            known[name] = tuple(known.get(name, ()))
+        if known.get("entrypoint") is not None:
+            known["entrypoint"] = tuple(known["entrypoint"])
+        if known.get("rootfs") is not None:
+            known["rootfs"] = Path(known["rootfs"])
+        known["binds"] = tuple(Bind.from_json(bind) for bind in known.get("binds", ()))
+        return cls(**known)
+
+
+def with_image_defaults(spec: ContainerSpec, config: Mapping[str, Any]) -> ContainerSpec:
+    """Return *spec* with what an image's ``config`` says filled in, as Docker merges them.
+
+    A given entrypoint drops the image's command as well; environment and labels are joined,
+    *spec*'s winning.
+
+    Raises:
+        InvalidArgument: if no command is left ("No command specified").
+    """
+    entrypoint, command = spec.entrypoint, spec.command
+    if entrypoint is None:
+        entrypoint = tuple(config.get("Entrypoint") or ())
+        command = command or tuple(config.get("Cmd") or ())
+    merged = replace(
+        spec,
+        entrypoint=entrypoint,
+        command=command,
+        env=join_env(config.get("Env") or (), spec.env),
+        working_dir=spec.working_dir or config.get("WorkingDir") or "",
+        user=spec.user or config.get("User") or "",
+        labels={**(config.get("Labels") or {}), **spec.labels},
+        stop_signal=spec.stop_signal or config.get("StopSignal") or "",
+    )
+    if not any(merged.arguments):
+        raise InvalidArgument("No command specified")
+    return merged
+
+
+def join_env(*parts: Sequence[str]) -> tuple[str, ...]:
+    """Join lists of ``KEY=value``: later ones replace earlier ones in their place; a bare
+    ``KEY`` takes the variable away."""
+    values: dict[str, str] = {}
+    for text in (text for part in parts for text in part):
+        key, equals, value = text.partition("=")
+        if equals:
+            values[key] = value
+        else:
+            values.pop(key, None)
+    return tuple(f"{key}={value}" for key, value in values.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFacts:
+    """What the kernel and the runtime gave a container; times are 0 until it happened.
+
+    *monitor* is who sees its exit: conmon, or the engine process itself (``direct``), named by
+    *monitor_process*. *prepared* is False until the snapshot and the directories are whole.
+    *process* is the container's first process as the host sees it.
+    """
+
+    prepared: bool = False
+    monitor: Literal["", "conmon", "direct"] = ""
+    monitor_process: ProcessIdentity | None = None
+    process: ProcessIdentity | None = None
+    cgroup: str = ""
+    started_ns: int = 0
+    finished_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    endpoint_id: str = ""
+    network_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> RuntimeFacts:
+        """Read what :meth:`to_json` gave; unknown keys are ignored."""
+        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        for name in ("monitor_process", "process"):
+            if known.get(name) is not None:
+                known[name] = ProcessIdentity(**known[name])
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """A container as recorded. *id* is 64 hex digits; *snapshot* is its key on *driver*."""
+
+    id: str
+    name: str
+    state: ContainerState
+    image_id: str
+    image_name: str
+    driver: str
+    snapshot: str
+    created_ns: int
+    spec: ContainerSpec
+    runtime: RuntimeFacts = field(default_factory=RuntimeFacts)
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def hostname(self) -> str:
+        """What ``hostname`` prints inside; the short id unless asked for."""
+        return self.spec.hostname or self.short_id
