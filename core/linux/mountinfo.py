@@ -22,6 +22,8 @@ class MountEntry:
     type: str
     source: str
     super_options: tuple[str, ...]
+    propagation: tuple[str, ...] = ()
+    """The optional fields: ``shared:N``, ``master:N``, …; none for a private mount."""
 
 
 def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
@@ -31,12 +33,12 @@ def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
         OSError: if the process is gone or not ours to look at.
     """
     text = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape")
-    return [_parse(line) for line in text.splitlines()]
+    return [_parse(line) for line in text.split("\n") if line]
 
 
 def _parse(line: str) -> MountEntry:
     fields, _, rest = line.partition(" - ")
-    number, parent, device, root, target, options, *_ = fields.split(" ")
+    number, parent, device, root, target, options, *propagation = fields.split(" ")
     kind, source, super_options = [*rest.split(" "), "", ""][:3]
     return MountEntry(
         int(number),
@@ -48,6 +50,7 @@ def _parse(line: str) -> MountEntry:
         kind,
         _unescape(source),
         tuple(super_options.split(",")),
+        tuple(propagation),
     )
 
 
