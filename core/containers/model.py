@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InvalidArgument
+from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
 from .volumes import Bind
 
@@ -99,8 +100,8 @@ class ContainerSpec:
         return cls(**known)
 
 
-def with_image_defaults(spec: ContainerSpec, config: Mapping[str, Any]) -> ContainerSpec:
-    """Return *spec* with what an image's ``config`` says filled in, as Docker merges them.
+def with_image_defaults(spec: ContainerSpec, config: RunConfig) -> ContainerSpec:
+    """Return *spec* with what an image's config says filled in, as Docker merges them.
 
     A given entrypoint drops the image's command as well; environment and labels are joined,
     *spec*'s winning.
@@ -110,17 +111,17 @@ def with_image_defaults(spec: ContainerSpec, config: Mapping[str, Any]) -> Conta
     """
     entrypoint, command = spec.entrypoint, spec.command
     if entrypoint is None:
-        entrypoint = tuple(config.get("Entrypoint") or ())
-        command = command or tuple(config.get("Cmd") or ())
+        entrypoint = config.entrypoint
+        command = command or config.cmd
     merged = replace(
         spec,
         entrypoint=entrypoint,
         command=command,
-        env=join_env(config.get("Env") or (), spec.env),
-        working_dir=spec.working_dir or config.get("WorkingDir") or "",
-        user=spec.user or config.get("User") or "",
-        labels={**(config.get("Labels") or {}), **spec.labels},
-        stop_signal=spec.stop_signal or config.get("StopSignal") or "",
+        env=join_env(config.env, spec.env),
+        working_dir=spec.working_dir or config.working_dir,
+        user=spec.user or config.user,
+        labels={**config.labels, **spec.labels},
+        stop_signal=spec.stop_signal or config.stop_signal,
     )
     if not any(merged.arguments):
         raise InvalidArgument("No command specified")
@@ -159,8 +160,12 @@ class RuntimeFacts:
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""
+    runtime: str = ""
+    """Path of the OCI runtime that created it."""
     endpoint_id: str = ""
     network_id: str = ""
+    starting: bool = False
+    """A start is under way, or was when its process was killed."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""

@@ -154,9 +154,7 @@ def _linux(bundle: Bundle) -> dict[str, Any]:
     network: dict[str, str] = {"type": "network"}
     if bundle.network_namespace is not None:
         network["path"] = bundle.network_namespace
-    namespaces: list[dict[str, str]] = [
-        {"type": kind} for kind in ("mount", "uts", "pid", "ipc")
-    ]
+    namespaces: list[dict[str, str]] = [{"type": kind} for kind in ("mount", "uts", "pid", "ipc")]
     if bundle.network_namespace is not None:
         namespaces.append(network)
     if bundle.cgroup_namespace:

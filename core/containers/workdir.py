@@ -32,8 +32,7 @@ class _View:
         covering = [
             bind
             for bind in self.binds
-            if path == os.fsencode(bind.target)
-            or path.startswith(os.fsencode(bind.target) + b"/")
+            if path == os.fsencode(bind.target) or path.startswith(os.fsencode(bind.target) + b"/")
         ]
         return max(covering, key=lambda bind: len(bind.target), default=None)
 
@@ -55,6 +54,14 @@ class _View:
             os.close(source)
 
 
+def check_absolute(path: str) -> None:
+    """Refuse a relative working directory, in Docker's words."""
+    if not path.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{path}' is invalid, it needs to be an absolute path"
+        )
+
+
 def resolve_workdir(
     root: int, path: str, binds: Sequence[Bind] = (), *, create: bool = False
 ) -> str:
@@ -66,10 +73,7 @@ def resolve_workdir(
         InvalidArgument: if it is not absolute, goes through something that is not a
             directory, or resolves under ``/proc``.
     """
-    if not path.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory '{path}' is invalid, it needs to be an absolute path"
-        )
+    check_absolute(path)
     view = _View(root, binds)
     resolved = _resolve(view, os.fsencode(path))
     if resolved == b"/proc" or resolved.startswith(b"/proc/"):
@@ -102,8 +106,7 @@ def _resolve(view: _View, path: bytes) -> bytes:
         links += 1
         if links > _LINK_LIMIT:
             raise InvalidArgument(
-                f"the working directory {os.fsdecode(path)!r} has too many levels of "
-                "symbolic links"
+                f"the working directory {os.fsdecode(path)!r} has too many levels of symbolic links"
             )
         if target.startswith(b"/"):
             done.clear()

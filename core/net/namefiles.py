@@ -1,4 +1,4 @@
-"""``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf`` of a container, as Docker makes them."""
+"""``/etc/hosts``, ``/etc/hostname`` and ``/etc/resolv.conf`` of a container, as Docker has them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,159 @@
+"""What a container changed: ``diff``, ``commit`` and a look into its root while it runs.
+
+The root of a running container is mounted already, and a second mount of the same snapshot would
+corrupt it: a throw-away thread enters the container's mount namespace and clones the mount there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import FailedPrecondition, InvalidArgument
+from ..images.changes import apply_changes
+from ..images.config import RunConfig
+from ..images.reference import parse_reference
+from ..linux.mount import clone_tree, make_read_only
+from ..linux.namespaces import in_mount_namespace
+from ..model import Change, SnapshotInfo
+from .context import Context
+from .finishing import first_process
+from .model import ContainerRecord
+
+if TYPE_CHECKING:
+    from ..images.rows import Image
+
+
+def in_use(context: Context, snapshot: SnapshotInfo) -> str | None:
+    """Say which container runs on a snapshot, as a text for messages; None if none does.
+
+    The truth is the cgroup: it holds a process, or it does not.
+    """
+    record = context.rows.using_snapshot(snapshot.driver, snapshot.name)
+    if record is None or not record.runtime.cgroup:
+        return None
+    pids = context.cgroup(record.id).processes()
+    if not pids:
+        return None
+    return f"container {record.short_id} ({record.name}) runs on it (pid {min(pids)})"
+
+
+@contextmanager
+def live_root(context: Context, record: ContainerRecord) -> Iterator[int | None]:
+    """Give a descriptor of a read-only clone of a running container's root; None if none runs."""
+    process = first_process(context, record) if record.state.lives else None
+    if process is None or not process.alive:
+        yield None
+        return
+    try:
+        namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # ended meanwhile
+        yield None
+        return
+    try:
+        root = in_mount_namespace(namespace, _clone_root)
+    finally:
+        os.close(namespace)
+    try:
+        yield root
+    finally:
+        os.close(root)
+
+
+def _clone_root() -> int:
+    clone = clone_tree("/")
+    make_read_only(clone)
+    return clone
+
+
+@contextmanager
+def frozen(context: Context, record: ContainerRecord, *, wanted: bool = True) -> Iterator[None]:
+    """Let a running container stand still for the time of the ``with``."""
+    cgroup = context.cgroup(record.id)
+    if not wanted or not record.state.lives or cgroup.frozen:
+        yield
+        return
+    try:
+        cgroup.freeze()
+    except FileNotFoundError:  # ended meanwhile
+        yield
+        return
+    except TimeoutError as error:
+        raise FailedPrecondition(
+            f"container {record.id} cannot be paused", details=str(error)
+        ) from error
+    try:
+        yield
+    finally:
+        try:
+            cgroup.thaw()
+        except FileNotFoundError:
+            pass
+
+
+def changes(context: Context, record: ContainerRecord) -> Sequence[Change]:
+    """Return what a container changed in its root, sorted by path."""
+    with live_root(context, record) as root:
+        return context.root.layers.changes(record.snapshot, driver=record.driver, root=root)
+
+
+def commit(
+    context: Context,
+    record: ContainerRecord,
+    reference: str | None = None,
+    *,
+    author: str = "",
+    message: str = "",
+    changes: Sequence[str] = (),
+    pause: bool = True,
+) -> Image:
+    """Make an image of a container: its image's layers and one of what it changed.
+
+    A running container stands still meanwhile, unless *pause* is False. *changes* are
+    Dockerfile instructions.
+
+    Raises:
+        InvalidArgument: for a bad reference or instruction.
+    """
+    named = parse_reference(reference) if reference else None
+    if named is not None and named.digest is not None:
+        raise InvalidArgument(f"refusing to create a tag with a digest reference: {reference}")
+    images = context.root.images
+    parent = images.resolve(record.image_id) if record.image_id else None
+    config = apply_changes(_config(record, parent), changes)
+    with tempfile.TemporaryFile(dir=context.root.layout.data_root) as archive:
+        with frozen(context, record, wanted=pause), live_root(context, record) as root:
+            context.root.layers.diff(record.snapshot, archive, driver=record.driver, root=root)
+        archive.seek(0)
+        return images.create(
+            parent,
+            archive,
+            config,
+            reference=named,
+            created_by=" ".join(record.spec.arguments),
+            comment=message,
+            author=author,
+            container_id=record.id,
+            driver=record.driver,
+            action="commit",
+        )
+
+
+def _config(record: ContainerRecord, parent: Image | None) -> RunConfig:
+    """The container's own settings, on top of what its image says that it cannot change."""
+    spec = record.spec
+    base = parent.config.config if parent else RunConfig()
+    return replace(
+        base,
+        user=spec.user,
+        env=spec.env,
+        entrypoint=spec.entrypoint or (),
+        cmd=spec.command,
+        working_dir=spec.working_dir,
+        labels=dict(spec.labels),
+        stop_signal=spec.stop_signal,
+    )

@@ -1,0 +1,130 @@
+"""Making a container: its row, its snapshot with the mount targets below it, its directory."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidArgument, NotFound
+from . import hostroot
+from .context import Context
+from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
+from .names import new_id
+from .rows import new_record
+from .targets import mount_targets
+from .volumes import check_targets
+from .workdir import check_absolute
+
+if TYPE_CHECKING:
+    from ..images.rows import Image
+
+
+def create(
+    context: Context, spec: ContainerSpec, facts: RuntimeFacts, *, settled: bool = True
+) -> ContainerRecord:
+    """Make a container and return its record; on any failure nothing is left.
+
+    *facts* are recorded from the start. Without *settled* the caller, who goes on at once,
+    records that it is whole.
+
+    Raises:
+        NotFound: unknown image, network or driver.
+        AlreadyExists: if the name is taken.
+        InvalidArgument: in Docker's words.
+    """
+    image, spec = _merged(context, spec)
+    _check(spec)
+    network = context.root.networks.resolve(spec.network)
+    handle = context.root.storage(spec.storage_driver)
+    container_id = new_id()
+    facts = replace(facts, network_id=network.id)
+    if facts.monitor:
+        facts = replace(facts, cgroup=context.cgroup(container_id).path)
+    record = new_record(
+        container_id, spec,
+        image_id=image.id if image else "", driver=handle.name, runtime=facts,
+    )  # fmt: skip
+    with context.locked(container_id, "is making it"):
+        try:
+            record = context.rows.insert(record, name=spec.name)
+            context.files(container_id).make_kept()
+            _prepare_snapshot(context, record, image)
+        except BaseException:
+            discard(context, record)
+            raise
+        if settled:
+            record = context.rows.update(record, events=("create",), prepared=True)
+    return record
+
+
+def _merged(context: Context, spec: ContainerSpec) -> tuple[Image | None, ContainerSpec]:
+    if spec.rootfs is not None:
+        if spec.image:
+            raise InvalidArgument("--rootfs takes the place of an image; give only one of them")
+        if not any(spec.arguments):
+            raise InvalidArgument("No command specified")
+        return None, replace(spec, image=f"rootfs:{spec.rootfs}")
+    image = context.root.images.resolve(spec.image)
+    return image, with_image_defaults(spec, image.config.config)
+
+
+def _check(spec: ContainerSpec) -> None:
+    check_targets(spec.binds)
+    if spec.working_dir:
+        check_absolute(spec.working_dir)
+    if spec.stop_signal:
+        parse_signal(spec.stop_signal)
+    if spec.hostname and len(spec.hostname) > 64:
+        raise InvalidArgument(f"invalid hostname: {spec.hostname}: longer than 64 bytes")
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of the signal that ``TERM``, ``SIGTERM``, ``RTMIN+3`` or ``15`` means.
+
+    Raises:
+        InvalidArgument: "Invalid signal: x".
+    """
+    name = text.strip().upper().removeprefix("SIG")
+    base, _, more = name.partition("+")
+    try:
+        if name.isdecimal():
+            number = int(name)
+        else:
+            number = int(signal.Signals[f"SIG{base}"]) + int(more or 0)
+    except (KeyError, ValueError):
+        number = 0
+    if not 0 < number <= signal.SIGRTMAX:
+        raise InvalidArgument(f"Invalid signal: {text}")
+    return number
+
+
+def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | None) -> None:
+    layers, spec = context.root.layers, record.spec
+    targets = mount_targets(spec.binds)
+    if spec.rootfs is not None:
+        base = hostroot.base_snapshot(context, spec.rootfs, targets, record.driver)
+    else:
+        assert image is not None
+        parent = context.root.images.ensure(image, record.driver)
+        base = layers.init_snapshot(parent, targets, driver=record.driver)
+    layers.prepare(record.snapshot, base, driver=record.driver, options=spec.storage_options)
+
+
+def discard(context: Context, record: ContainerRecord) -> None:
+    """Take back a container that was being made; the caller holds its lock. Idempotent."""
+    remove_snapshot(context, record)
+    context.files(record.id).remove()
+    context.rows.delete(record)
+
+
+def remove_snapshot(context: Context, record: ContainerRecord) -> None:
+    """Remove a container's snapshot. Idempotent.
+
+    Raises:
+        Busy: if something still uses it.
+    """
+    try:
+        context.root.layers.remove(record.snapshot, driver=record.driver)
+    except NotFound:
+        pass

@@ -1,0 +1,139 @@
+"""A further process in a running container (``exec``), by the runtime's own verb.
+
+The runtime joins the namespaces and the cgroup, hands our stdio through, and with a terminal
+makes a pseudo-terminal and follows the size of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..effects import effect
+from ..errors import FailedPrecondition
+from ..linux.process import ProcessIdentity, identity, send_signal
+from .accounts import resolve_user
+from .context import Context
+from .finishing import first_process
+from .model import ContainerRecord, ContainerState
+from .runtime import read_log_error, start_failure
+from .spec import process_config, process_env
+from .streams import Collected, Streams, communicate, spawn
+from .workdir import resolve_workdir
+
+_KILL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    """What ``exec`` can ask; what is empty is as in the container itself."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    tty: bool = False
+    detach: bool = False
+
+
+def execute(
+    context: Context,
+    record: ContainerRecord,
+    spec: ExecSpec,
+    streams: Streams,
+    *,
+    timeout_seconds: float | None = None,
+) -> Collected:
+    """Run a command in a running container and wait for it, unless it is to be detached.
+
+    Raises:
+        FailedPrecondition: "Container … is not running".
+        CommandFailed: if it could not be started (126 or 127, as Docker says).
+    """
+    process = require_running(context, record)
+    with _files(context, record) as (process_file, pid_file, log):
+        config = _process(context, record, spec, process)
+        with effect("exec.write_config", path=process_file):
+            process_file.write_text(json.dumps(config))
+        runtime = context.runtime_of(record)
+        options = ["--process", str(process_file), "--pid-file", str(pid_file)]
+        if spec.detach:
+            options.append("--detach")
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            streams = Streams(None, nowhere, nowhere)
+        command = runtime.command(log, "exec", *options, record.id)
+        context.rows.record_event(
+            record, f"exec_start: {' '.join(spec.command)}", execID=process_file.stem
+        )
+        try:
+            child = spawn("runtime.exec", command, streams)
+            done = communicate(
+                child, streams.feed, timeout_seconds=timeout_seconds,
+                kill=lambda: _kill(pid_file),
+            )  # fmt: skip
+        finally:
+            if spec.detach:
+                os.close(nowhere)
+        error = read_log_error(log) if done.exit_code and not done.timed_out else None
+        if error is not None:
+            raise start_failure(error, spec.command[0], "OCI runtime exec failed: exec failed: ")
+        return done
+
+
+def require_running(context: Context, record: ContainerRecord) -> ProcessIdentity:
+    """Return the container's first process.
+
+    Raises:
+        FailedPrecondition: in Docker's words, if there is none or it stands still.
+    """
+    if record.state is ContainerState.PAUSED:
+        raise FailedPrecondition(
+            f"Container {record.id} is paused, unpause the container before exec"
+        )
+    process = first_process(context, record)
+    if not record.state.lives or process is None or not process.alive:
+        raise FailedPrecondition(f"Container {record.id} is not running")
+    return process
+
+
+def _process(
+    context: Context, record: ContainerRecord, spec: ExecSpec, process: ProcessIdentity
+) -> dict[str, object]:
+    root = os.open(f"/proc/{process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        account = resolve_user(root, spec.user or record.spec.user)
+        workdir = resolve_workdir(
+            root, spec.working_dir or record.spec.working_dir or "/", record.spec.binds
+        )
+    finally:
+        os.close(root)
+    env = process_env(
+        (*record.spec.env, *spec.env), account, hostname=record.hostname, tty=spec.tty
+    )
+    return process_config(spec.command, env, workdir, account, tty=spec.tty)
+
+
+@contextmanager
+def _files(context: Context, record: ContainerRecord) -> Iterator[Sequence[Path]]:
+    """Give the files of one exec: its config, its pid, the runtime's log; gone afterwards."""
+    bundle = context.files(record.id).bundle
+    name = secrets.token_hex(32)
+    files = [bundle / f"{name}.{kind}" for kind in ("json", "pid", "log")]
+    try:
+        yield files
+    finally:
+        with effect("exec.remove_files", path=bundle):
+            for file in files:
+                file.unlink(missing_ok=True)
+
+
+def _kill(pid_file: Path) -> None:
+    try:
+        send_signal(identity(int(pid_file.read_text())), _KILL)
+    except (FileNotFoundError, ValueError, ProcessLookupError):
+        pass

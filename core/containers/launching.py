@@ -1,0 +1,273 @@
+"""All that stands between a recorded container and its runtime: root, network, files, bundle.
+
+Everything here dies with the process or lies where recovery looks: the root and the network
+namespace are descriptors, the directories and the cgroup are named by the row.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..effects import effect
+from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound, StowageError
+from ..linux.cgroups import Cgroup, hierarchies
+from ..model import Endpoint, Sandbox
+from ..net.namefiles import NameFiles
+from ..net.sandbox import sandbox_for
+from . import hostroot
+from .accounts import resolve_user
+from .bundle import ContainerFiles
+from .context import Context
+from .model import ContainerRecord
+from .rootfs import Extra, RootPlan, clone_shared
+from .runtime import Runtime
+from .spec import Bundle, build_config, process_env, sysctls
+from .volumes import Bind
+from .workdir import resolve_workdir
+
+if TYPE_CHECKING:
+    from ..layers.attach import Attachment
+
+logger = logging.getLogger("stowage.containers")
+
+#: The last reference to a container's old root goes a moment after its last process
+#: (delayed_mntput in fs/namespace.c); a restart waits for it.
+_LINGER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A container that is ready to be handed to its runtime; descriptors are lent."""
+
+    runtime: Runtime
+    files: ContainerFiles
+    plan: RootPlan
+    sandbox: Sandbox
+    cgroup: Cgroup
+    endpoint: Endpoint
+    private_network: bool
+
+    @property
+    def inherited(self) -> Sequence[int]:
+        """What the process that watches the container must inherit."""
+        return (self.sandbox.descriptor,) if self.private_network else ()
+
+
+@contextmanager
+def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Iterator[Launch]:
+    """Prepare a run of *record* and give it for the time of the ``with``.
+
+    The row must name the cgroup already. What outlives a failure is taken away by
+    :func:`clean_up`.
+
+    Raises:
+        StowageError: whatever of it does not work, in Docker's words where it has some.
+    """
+    files = context.files(record.id)
+    cgroup = context.cgroup(record.id)
+    with ExitStack() as stack:
+        attachment = stack.enter_context(_attached(context, record))
+        sandbox, endpoint, private = _join(context, record, stack)
+        _make_bind_sources(record.spec.binds)
+        files.make_kept()
+        files.make_bundle()
+        plan, binds = _plan(context, record, attachment.root, files, runtime, stack)
+        config = _config(
+            context, record, attachment.root, files, binds,
+            sandbox if private else None,
+        )  # fmt: skip
+        files.write_config(config)
+        # the runtime would make it as well, but could lose the race for an empty parent
+        cgroup.make(skip=_hidden(runtime))
+        yield Launch(runtime, files, plan, sandbox, cgroup, endpoint, private)
+
+
+def _hidden(runtime: Runtime) -> Sequence[str]:
+    known = hierarchies()
+    if runtime.hides_unified and known.layout == "hybrid" and known.unified:
+        return (known.unified,)
+    return ()
+
+
+def _attached(context: Context, record: ContainerRecord) -> Attachment:
+    """Attach the root; one that was in use a moment ago may take a moment to come free."""
+    deadline = time.monotonic() + _LINGER_SECONDS
+    while True:
+        try:
+            return context.root.layers.attach(record.snapshot, driver=record.driver)
+        except (Busy, FailedPrecondition):
+            first_run = not record.runtime.started_ns
+            if first_run or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+# --- network ----------------------------------------------------------------------------------
+
+
+def _join(
+    context: Context, record: ContainerRecord, stack: ExitStack
+) -> tuple[Sandbox, Endpoint, bool]:
+    networks = context.root.networks
+    network = networks.by_id(record.runtime.network_id)
+    if network is None:
+        name = record.spec.network or "default"
+        raise NotFound("network", name, brief=f"network {name} not found")
+    mode = networks.sandbox_mode(network)
+    sandbox = stack.enter_context(sandbox_for(record.id, mode))
+    endpoint = networks.connect(network, record.id)
+    networks.join(endpoint, sandbox)
+    return sandbox, endpoint, mode == "private"
+
+
+# --- mounts -----------------------------------------------------------------------------------
+
+
+def _make_bind_sources(binds: Sequence[Bind]) -> None:
+    """Docker makes the host's directory of a ``-v`` that is not there."""
+    for bind in binds:
+        if not os.path.lexists(bind.source):
+            with effect("container.make_bind_source", path=bind.source):
+                os.makedirs(bind.source, exist_ok=True)
+
+
+def _plan(
+    context: Context,
+    record: ContainerRecord,
+    root: int,
+    files: ContainerFiles,
+    runtime: Runtime,
+    stack: ExitStack,
+) -> tuple[RootPlan, Sequence[Bind]]:
+    """Return what the mount namespace holds, and the binds as the runtime sees them in it."""
+    binds: list[Bind] = []
+    shared: list[tuple[int, Path]] = []
+    for bind in record.spec.binds:
+        if not bind.shared:
+            binds.append(bind)
+            continue
+        point = files.bundle / "shared" / str(len(shared))
+        _make_point(point, directory=os.path.isdir(bind.source))
+        clone = clone_shared(bind)
+        stack.callback(os.close, clone)
+        shared.append((clone, point))
+        binds.append(replace(bind, source=str(point)))
+    extras: Sequence[Extra] = ()
+    if record.spec.rootfs is not None:
+        extras = hostroot.extras(context, record.spec.rootfs, root, stack)
+    plan = RootPlan(root, files.rootfs, extras, shared, hide_unified=runtime.hides_unified)
+    return plan, binds
+
+
+def _make_point(point: Path, *, directory: bool) -> None:
+    with effect("container.make_mount_point", path=point):
+        point.parent.mkdir(exist_ok=True)
+        if directory:
+            point.mkdir()
+        else:
+            point.touch()
+
+
+# --- config.json ------------------------------------------------------------------------------
+
+
+def _config(
+    context: Context,
+    record: ContainerRecord,
+    root: int,
+    files: ContainerFiles,
+    binds: Sequence[Bind],
+    sandbox: Sandbox | None,
+) -> dict[str, object]:
+    spec, settings = record.spec, context.root.config
+    hostname = spec.hostname or (record.short_id if sandbox else os.uname().nodename)
+    names = NameFiles(
+        hostname,
+        spec.domainname,
+        nameservers=[str(address) for address in settings.dns],
+        search=settings.dns_search,
+        host_network=sandbox is None,
+    )
+    account = resolve_user(root, spec.user)
+    try:
+        workdir = resolve_workdir(root, spec.working_dir or "/", spec.binds, create=True)
+    except OSError as error:
+        raise InvalidArgument(
+            f"the working directory {spec.working_dir!r} cannot be made", details=str(error)
+        ) from error
+    return build_config(
+        Bundle(
+            spec=spec,
+            account=account,
+            env=process_env(spec.env, account, hostname=hostname, tty=spec.tty),
+            working_dir=workdir,
+            hostname=hostname,
+            rootfs=str(files.rootfs),
+            cgroup=context.cgroup(record.id).path,
+            # runc refuses /proc/self; the number is ours as long as the runtime creates
+            network_namespace=f"/proc/{os.getpid()}/fd/{sandbox.descriptor}" if sandbox else None,
+            cgroup_namespace=hierarchies().layout == "v2",
+            sysctls=sysctls(private_network=sandbox is not None, domainname=spec.domainname),
+            name_files=names.write(files.kept),
+            binds=binds,
+        )
+    )
+
+
+# --- afterwards -------------------------------------------------------------------------------
+
+
+def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None = None) -> None:
+    """Take away all that a run leaves besides its row and its snapshot. Idempotent.
+
+    Goes on after a failure and tells it in the log: what is left is found again by recovery.
+    """
+    files = context.files(record.id)
+    steps: tuple[Callable[[], None], ...] = (
+        lambda: context.cgroup(record.id).kill(),
+        lambda: _forget(context, record, runtime),
+        lambda: context.cgroup(record.id).remove(),
+        lambda: _disconnect(context, record),
+        files.remove_bundle,
+    )
+    for step in steps:
+        try:
+            step()
+        except (OSError, StowageError) as error:
+            logger.warning("container %s: clean-up: %s", record.short_id, error)
+
+
+def _forget(context: Context, record: ContainerRecord, runtime: Runtime | None) -> None:
+    files = context.files(record.id)
+    state = context.running_directory / "runtime" / record.id
+    if not state.exists():
+        return
+    runtime = runtime or context.runtime_of(record)
+    files.bundle.mkdir(parents=True, exist_ok=True)
+    runtime.delete(record.id, files.runtime_log)
+    runtime.forget(record.id)
+
+
+def _disconnect(context: Context, record: ContainerRecord) -> None:
+    for endpoint in context.root.networks.endpoints(record.id):
+        context.root.networks.disconnect(endpoint)
+
+
+def stop_monitor(context: Context, record: ContainerRecord) -> None:
+    """Kill a container's conmon, so that its exit command does not come as well. Idempotent."""
+    pid = context.files(record.id).monitor_pid()
+    if pid is None:
+        return
+    with effect("monitor.kill", pid=pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -1,0 +1,269 @@
+"""The containers of one root: what the command line, the API and Python users call.
+
+A method takes a container's whole id, its name, or the beginning of its id. All of it is safe
+from threads and beside other processes on the same root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from ..errors import FailedPrecondition
+from ..model import Change
+from .context import Context, Root
+from .model import ContainerRecord, ContainerSpec, ContainerState, RuntimeFacts
+from .streams import Collected, Streams
+
+if TYPE_CHECKING:
+    from ..images.rows import Image
+    from .attach import AttachedClient
+    from .exec import ExecSpec
+    from .logs import LogEntry
+    from .running import RunResult
+
+
+class Containers:
+    """All containers of *root*; opening it recovers what killed processes left.
+
+    *exit_command* replaces what conmon runs once a container has ended; the id is appended.
+    """
+
+    def __init__(self, root: Root, *, exit_command: Sequence[str] | None = None) -> None:
+        self._context = Context(root, exit_command)
+        from .contents import in_use
+
+        root.layers.in_use = lambda snapshot: in_use(self._context, snapshot)
+        self.recover()
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def get(self, reference: str) -> ContainerRecord:
+        """Return a container as recorded.
+
+        Raises:
+            NotFound: "No such container: x".
+            InvalidArgument: if several ids begin like that.
+        """
+        return self._context.rows.get(reference)
+
+    def list(self) -> Sequence[ContainerRecord]:
+        """Return every container, newest first."""
+        return self._context.rows.all()
+
+    def pid(self, reference: str) -> int:
+        """Return the host's pid of a running container's first process, or 0."""
+        from .finishing import first_process
+
+        record = self.get(reference)
+        process = first_process(self._context, record) if record.state.lives else None
+        return process.pid if process is not None and process.alive else 0
+
+    def files(self, reference: str) -> dict[str, str]:
+        """Return the paths that ``inspect`` shows: ``hosts``, ``hostname``, ``resolv.conf``,
+        ``log``."""
+        files = self._context.files(self.get(reference).id)
+        names = ("hosts", "hostname", "resolv.conf")
+        return {**{name: str(files.kept / name) for name in names}, "log": str(files.log)}
+
+    # --- life --------------------------------------------------------------------------------
+
+    def create(self, spec: ContainerSpec) -> ContainerRecord:
+        """Make a container that does not run yet; see :func:`.creating.create`."""
+        from .creating import create
+
+        return create(self._context, spec, RuntimeFacts())
+
+    def start(self, reference: str) -> ContainerRecord:
+        """Start a container, which then outlives this process; a running one is left alone.
+
+        Raises:
+            CommandFailed: if its process could not be started.
+        """
+        from .starting import start
+
+        record, _ = start(self._context, self.get(reference).id)
+        return record
+
+    def start_attached(self, reference: str) -> tuple[ContainerRecord, AttachedClient]:
+        """Start a container with a client of its stdio, connected before its first byte."""
+        from .starting import start
+
+        record, client = start(self._context, self.get(reference).id, attach=True)
+        if client is None:
+            return record, self.attach(reference)
+        return record, client
+
+    def attach(self, reference: str) -> AttachedClient:
+        """Return a client of a running container's stdio.
+
+        Raises:
+            FailedPrecondition: if it does not run, or its caller has its stdio.
+        """
+        from .attach import AttachedClient
+
+        record = self.get(reference)
+        if not record.state.lives:
+            raise FailedPrecondition("You cannot attach to a stopped container, start it first")
+        if record.runtime.monitor != "conmon":
+            raise FailedPrecondition(
+                f"container {record.short_id} cannot be attached to",
+                details="the process that runs it holds its stdio",
+            )
+        files = self._context.files(record.id)
+        return AttachedClient(files.bundle, record.runtime.monitor_process, tty=record.spec.tty)
+
+    def run(
+        self,
+        spec: ContainerSpec,
+        streams: Streams | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        created: Callable[[ContainerRecord], None] = lambda record: None,
+    ) -> RunResult:
+        """Create a container, run it in this process and wait for its end, with no monitor.
+
+        Dies with this process (at the latest when the root is next opened); its output goes
+        to *streams* and to no log. See :func:`.running.run`.
+        """
+        from .running import run
+
+        return run(
+            self._context,
+            spec,
+            streams or Streams(),
+            timeout_seconds=timeout_seconds,
+            created=created,
+        )
+
+    def exec(
+        self,
+        reference: str,
+        spec: ExecSpec,
+        streams: Streams | None = None,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> Collected:
+        """Run a further process in a running container; see :func:`.exec.execute`."""
+        from .exec import execute
+
+        return execute(
+            self._context,
+            self.get(reference),
+            spec,
+            streams or Streams(),
+            timeout_seconds=timeout_seconds,
+        )
+
+    def wait(self, reference: str, timeout_seconds: float | None = None) -> int:
+        """Wait until a container has ended; returns its exit code.
+
+        The id of one that is removed meanwhile (``--rm``) still gives it.
+        """
+        from .finishing import wait
+        from .names import is_id
+
+        container_id = reference if is_id(reference) else self.get(reference).id
+        return wait(self._context, container_id, timeout_seconds)
+
+    def stop(self, reference: str, timeout_seconds: float | None = None) -> None:
+        """Ask a container to end, and kill it after the time-out (default: its own, or 10 s)."""
+        from .finishing import stop
+
+        stop(self._context, self.get(reference), timeout_seconds)
+
+    def kill(self, reference: str, signal: str = "KILL") -> None:
+        """Send a signal to a container's first process."""
+        from .finishing import kill
+
+        kill(self._context, self.get(reference), signal)
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        """Remove a container, with *force* a running one as well."""
+        from .finishing import remove
+
+        remove(self._context, self.get(reference).id, force=force)
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give a container another name."""
+        self._context.rows.rename(self.get(reference), name)
+
+    # --- contents ----------------------------------------------------------------------------
+
+    def logs(
+        self,
+        reference: str,
+        *,
+        tail: int | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        follow: bool = False,
+    ) -> Iterator[LogEntry]:
+        """Yield what a container wrote, oldest first; with *follow* until it has ended."""
+        from .logs import read_log
+
+        record = self.get(reference)
+        return read_log(
+            self._context.files(record.id).log,
+            tail=tail,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            follow=(lambda: self._lives(record.id)) if follow else None,
+        )
+
+    def _lives(self, container_id: str) -> bool:
+        record = self._context.rows.find(container_id)
+        return record is not None and record.state.lives
+
+    def diff(self, reference: str) -> Sequence[Change]:
+        """Return what a container changed in its root, sorted by path; it may run meanwhile."""
+        from .contents import changes
+
+        return changes(self._context, self.get(reference))
+
+    def commit(
+        self,
+        reference: str,
+        image: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+    ) -> Image:
+        """Make an image of a container; see :func:`.contents.commit`."""
+        from .contents import commit
+
+        return commit(
+            self._context,
+            self.get(reference),
+            image,
+            author=author,
+            message=message,
+            changes=changes,
+            pause=pause,
+        )
+
+    def frozen(self, reference: str) -> AbstractContextManager[None]:
+        """Let a running container stand still for the time of the ``with``."""
+        from .contents import frozen
+
+        return frozen(self._context, self.get(reference))
+
+    # --- for the engine ----------------------------------------------------------------------
+
+    def finish(self, container_id: str) -> None:
+        """Record the end of a container and clean up: conmon's exit command. Idempotent."""
+        from .finishing import finish
+
+        finish(self._context, container_id)
+
+    def recover(self) -> None:
+        """Finish or take back what killed processes left. Idempotent."""
+        from .recovery import recover
+
+        recover(self._context)
+
+
+__all__ = ["ContainerRecord", "ContainerSpec", "ContainerState", "Containers", "Streams"]

@@ -1,0 +1,146 @@
+"""Starting a container under conmon: it outlives the process that starts it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
+from ..linux.process import ProcessIdentity, identity
+from .attach import AttachedClient
+from .context import Context
+from .finishing import remove_ended
+from .launching import Launch, clean_up, launch, stop_monitor
+from .model import ContainerRecord, ContainerState
+from .monitor import MonitorPlan, create_monitored
+from .rootfs import namespace_with_root
+
+
+def start(
+    context: Context, container_id: str, *, attach: bool = False
+) -> tuple[ContainerRecord, AttachedClient | None]:
+    """Start a created or exited container; returns it, with a client of its stdio if asked.
+
+    The client is connected before the first byte is written. Starting a running container does
+    nothing, as in Docker.
+
+    Raises:
+        CommandFailed: if its process could not be started; the container stays, with the exit
+            code and the error recorded.
+        FailedPrecondition: if it is being removed.
+    """
+    with context.locked(container_id, "is starting it"):
+        record = _startable(context, container_id)
+        if record.state.lives:
+            return record, None
+        runtime = context.default_runtime
+        record = context.rows.update(
+            record,
+            starting=True,
+            monitor="conmon",
+            monitor_process=None,
+            process=None,
+            cgroup=context.cgroup(container_id).path,
+            runtime=runtime.path,
+            error="",
+        )
+        clients: list[AttachedClient] = []
+        try:
+            with launch(context, record, runtime) as ready:
+                return _start(context, record, ready, attach, clients), _only(clients)
+        except BaseException as error:
+            for client in clients:
+                client.close()
+            give_up(context, record, error)
+            raise
+
+
+def _only(clients: list[AttachedClient]) -> AttachedClient | None:
+    return clients[0] if clients else None
+
+
+def _startable(context: Context, container_id: str) -> ContainerRecord:
+    record = context.rows.find(container_id)
+    if record is None:
+        raise NotFound("container", container_id)
+    if record.state in (ContainerState.REMOVING, ContainerState.DEAD):
+        raise FailedPrecondition(
+            f"container {record.id} is marked for removal and cannot be started"
+        )
+    return record
+
+
+def _start(
+    context: Context,
+    record: ContainerRecord,
+    ready: Launch,
+    attach: bool,
+    clients: list[AttachedClient],
+) -> ContainerRecord:
+    namespace = namespace_with_root(ready.plan)
+    try:
+        plan = MonitorPlan(
+            name=record.name,
+            files=ready.files,
+            runtime=ready.runtime,
+            mount_namespace=namespace,
+            exit_command=context.exit_command(record.id),
+            inherited=ready.inherited,
+            tty=record.spec.tty,
+            open_stdin=record.spec.open_stdin,
+            leave_stdin_open=record.spec.open_stdin and not record.spec.stdin_once,
+        )
+        created = create_monitored(plan, record.spec.arguments)
+    finally:
+        os.close(namespace)
+    process = _identity(created.pid)
+    if attach:
+        clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))
+    started_ns = time.time_ns()
+    ready.runtime.start(record.id, ready.files.runtime_log)
+    return context.rows.update(
+        record,
+        state=ContainerState.RUNNING,
+        events=("start",),
+        starting=False,
+        process=process,
+        monitor_process=created.monitor,
+        started_ns=started_ns,
+        finished_ns=0,
+        exit_code=0,
+        oom_killed=False,
+        endpoint_id=ready.endpoint.id,
+    )
+
+
+def _identity(pid: int) -> ProcessIdentity | None:
+    """The process waits to be started, unless somebody has killed it already."""
+    try:
+        return identity(pid)
+    except ProcessLookupError:
+        return None
+
+
+def give_up(context: Context, record: ContainerRecord, error: BaseException) -> None:
+    """Undo a start that failed and record why; the caller holds the container's lock."""
+    stop_monitor(context, record)
+    clean_up(context, record)
+    code = error.exit_code if isinstance(error, CommandFailed) else 128
+    record = context.rows.update(
+        record,
+        starting=False,
+        monitor="",
+        exit_code=code,
+        error=error.brief if isinstance(error, StowageError) else str(error),
+    )
+    if record.spec.auto_remove:
+        remove_ended(context, record)
+
+
+def give_up_quietly(context: Context, record: ContainerRecord) -> None:
+    """Undo a start whose process was killed; the container is as before it."""
+    stop_monitor(context, record)
+    clean_up(context, record)
+    record = context.rows.update(record, starting=False, monitor="", monitor_process=None)
+    if record.spec.auto_remove:
+        remove_ended(context, record)

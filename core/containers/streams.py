@@ -1,0 +1,125 @@
+"""The stdio of a process that somebody waits for: fed, collected or handed through, all at once."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..effects import effect
+
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What a process reads and writes: *stdin* is bytes to feed, a descriptor, or None for
+    nothing; *stdout* and *stderr* are descriptors, or None to collect what is written."""
+
+    stdin: bytes | int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+    @property
+    def feed(self) -> bytes:
+        return self.stdin if isinstance(self.stdin, bytes) else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a process wrote to pipes of ours, and how it ended (128+n for a signal)."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool
+
+
+def spawn(name: str, command: Sequence[str], streams: Streams) -> subprocess.Popen[bytes]:
+    """Start a process with these streams; *name* is the effect's. It inherits nothing else."""
+    stdin: int = subprocess.DEVNULL
+    if streams.stdin is not None:
+        stdin = streams.stdin if isinstance(streams.stdin, int) else subprocess.PIPE
+    with effect(name, command=command):
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE if streams.stdout is None else streams.stdout,
+            stderr=subprocess.PIPE if streams.stderr is None else streams.stderr,
+        )
+
+
+def communicate(
+    process: subprocess.Popen[bytes],
+    feed: bytes,
+    *,
+    timeout_seconds: float | None,
+    kill: Callable[[], None],
+) -> Collected:
+    """Feed and collect until the process has ended; after the time-out *kill* is called."""
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    timed_out = False
+    with process:
+        pump = _Pump(process, feed)
+        if not pump.run(deadline):
+            timed_out = True
+            kill()
+            pump.run(None)
+        try:
+            process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            kill()
+            process.wait()
+    code = process.returncode
+    return Collected(
+        code if code >= 0 else 128 - code, bytes(pump.stdout), bytes(pump.stderr), timed_out
+    )
+
+
+class _Pump:
+    """Feeds a process's stdin and collects its stdout and stderr, all at once."""
+
+    def __init__(self, process: subprocess.Popen[bytes], feed: bytes) -> None:
+        self.stdout = bytearray()
+        self.stderr = bytearray()
+        self._selector = selectors.DefaultSelector()
+        self._feed = memoryview(feed)
+        if process.stdin is not None:
+            os.set_blocking(process.stdin.fileno(), False)
+            self._selector.register(process.stdin, selectors.EVENT_WRITE)
+        for pipe, into in ((process.stdout, self.stdout), (process.stderr, self.stderr)):
+            if pipe is not None:
+                self._selector.register(pipe, selectors.EVENT_READ, into)
+
+    def run(self, deadline: float | None) -> bool:
+        """Go on until every pipe is closed; False at the *deadline*."""
+        while self._selector.get_map():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            for key, _ in self._selector.select(left):
+                pipe: IO[bytes] = key.fileobj  # type: ignore[assignment]  # we registered files
+                if not self._step(pipe, key.data):
+                    self._selector.unregister(pipe)
+                    pipe.close()
+        self._selector.close()
+        return True
+
+    def _step(self, pipe: IO[bytes], into: Any) -> bool:
+        """Move one chunk; False when that pipe is done."""
+        if into is not None:
+            chunk = os.read(pipe.fileno(), _CHUNK)
+            into += chunk
+            return bool(chunk)
+        try:
+            self._feed = self._feed[os.write(pipe.fileno(), self._feed[:_CHUNK]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # it does not read its stdin to the end
+            return False
+        return bool(self._feed)
