@@ -102,6 +102,7 @@ def parse_signal(text: str) -> int:
 def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | None) -> None:
     layers, spec = context.root.layers, record.spec
     targets = mount_targets(spec.binds)
+    base: str | None
     if spec.rootfs is not None:
         base = hostroot.base_snapshot(context, spec.rootfs, targets, record.driver)
     else:

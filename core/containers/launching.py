@@ -251,7 +251,8 @@ def _forget(context: Context, record: ContainerRecord, runtime: Runtime | None) 
     if not state.exists():
         return
     runtime = runtime or context.runtime_of(record)
-    files.bundle.mkdir(parents=True, exist_ok=True)
+    with effect("container.make_bundle", path=files.bundle):
+        files.bundle.mkdir(parents=True, exist_ok=True)  # its log lies there
     runtime.delete(record.id, files.runtime_log)
     runtime.forget(record.id)
 

@@ -65,7 +65,8 @@ def create_monitored(plan: MonitorPlan, arguments: Sequence[str]) -> Monitored:
         NotSupported: if conmon or nsenter is not installed.
     """
     command = _command(plan)
-    plan.files.exit_directory.mkdir(exist_ok=True)
+    with effect("monitor.make_exit_directory", path=plan.files.exit_directory):
+        plan.files.exit_directory.mkdir(exist_ok=True)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         try:

@@ -11,7 +11,8 @@ from ..errors import AlreadyExists, InvalidArgument
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ID = re.compile(r"[0-9a-f]{64}")
 
-_ADJECTIVES = """
+_ADJECTIVES = str.split(
+    """
 able agile amber ample azure balmy bold brave breezy bright brisk calm candid civil clever
 cobalt cosmic crisp daring deft eager early earnest fair fleet fluent fond frank fresh
 gentle glad golden grand green handy hardy honest humble jolly keen kind lively loyal lucid
@@ -19,8 +20,10 @@ lunar mellow merry mild modest nimble noble patient placid plucky polite prime p
 quiet rapid ready robust rosy rustic serene sharp shiny silent silver sincere smooth snug
 solid spry stable steady stellar stoic sturdy subtle sunny swift tender tidy tranquil true
 upbeat valiant vivid warm wise witty zesty
-""".split()
-_SURNAMES = """
+"""
+)
+_SURNAMES = str.split(
+    """
 abel agnesi ampere anning archimedes babbage banach bardeen bassi bernoulli bhaskara bohr
 boole bose brahe cannon carson cauchy cavendish celsius chandra church clarke cori curie
 darwin davy descartes dijkstra dirac edison einstein erdos euclid euler faraday fermat fermi
@@ -29,7 +32,8 @@ hertz hilbert hodgkin hopper hubble huygens hypatia joule kepler khayyam kirchho
 lamarr laplace leavitt leibniz lovelace mach maxwell mayer meitner mendel moser napier
 newton nobel noether ohm pascal pasteur pauli perlman planck poincare ramanujan ride
 riemann ritchie rubin sagan shannon somerville tesla thompson turing volta wiles wing wu
-""".split()
+"""
+)
 
 
 def new_id() -> str:

@@ -63,8 +63,8 @@ class Runtime:
             shutil.rmtree(self.root / container_id, ignore_errors=True)
 
     def _call(self, name: str, log: Path, verb: str, *arguments: str) -> None:
-        log.unlink(missing_ok=True)
         with effect(name, arguments=arguments):
+            log.unlink(missing_ok=True)
             done = self._run(self.command(log, verb, *arguments))
         if done.returncode:
             raise self.failure(log, verb, done.stderr.decode(errors="replace"))
