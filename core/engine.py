@@ -23,16 +23,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .config import Config
+from .errors import CommandFailed, NotFound
 from .explain import DriverReport, report
 from .handle import NetworkHandle, StorageHandle
-from .model import NetworkProbe, StorageProbe
+from .model import Change, NetworkProbe, StorageProbe
 from .registry import NetworkContext, Registry
 from .select import Request, Selection, select_storage
 from .store.layout import RootLayout
 from .store.metastore import Metastore
 
 if TYPE_CHECKING:
+    from .containers.running import RunResult
     from .containers.service import Containers
+    from .containers.streams import Collected
+    from .images.rows import Image
     from .images.service import Images
     from .layers.store import LayerStore
     from .net.networks import Networks
@@ -172,7 +176,13 @@ class Engine:
         from .layers.store import LayerStore
 
         with self._lock:
-            return LayerStore(self.layout, self.metastore, self.storage, self.selection.name)
+            return LayerStore(
+                self.layout,
+                self.metastore,
+                self.storage,
+                self.selection.name,
+                sync="none" if self.config.sync == "none" else "filesystem",
+            )
 
     @cached_property
     def images(self) -> Images:
@@ -180,7 +190,7 @@ class Engine:
         from .images.service import Images
 
         with self._lock:
-            return Images(self.metastore, self.layers)
+            return Images(self.metastore, self.layers, self.layout)
 
     @cached_property
     def networks(self) -> Networks:
@@ -197,6 +207,123 @@ class Engine:
 
         with self._lock:
             return Containers(self)
+
+    # --- containers from Python --------------------------------------------------------------
+
+    def run(
+        self,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        entrypoint: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        working_dir: str = "",
+        user: str = "",
+        hostname: str = "",
+        volumes: Sequence[str] = (),
+        network: str | None = None,
+        input: bytes = b"",
+        timeout_seconds: float | None = None,
+        storage_driver: str | None = None,
+        storage_options: Sequence[str] = (),
+        rootfs: str | os.PathLike[str] | None = None,
+        remove: bool = True,
+        check: bool = False,
+    ) -> RunResult:
+        """Run a command in a new container, wait for its end and return what it wrote.
+
+        The runtime is started by this very process, with no monitor between: the container dies
+        with it. *volumes* are ``host:container[:ro]``; *input* is its standard input; after
+        *timeout_seconds* it is killed (exit code 137). With *rootfs* a directory of the host is
+        used copy-on-write in place of an image (pass ``""`` for that). The container is removed
+        afterwards unless *remove* is false; with *check* a non-zero exit code raises.
+
+        Raises:
+            NotFound: if the image or the network does not exist.
+            CommandFailed: if the command cannot be started (126, 127), or with *check*.
+        """
+        from .containers.model import ContainerSpec
+        from .containers.streams import Streams
+        from .containers.volumes import parse_bind
+
+        spec = ContainerSpec(
+            image=image,
+            command=tuple(command),
+            name=name,
+            entrypoint=None if entrypoint is None else tuple(entrypoint),
+            env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
+            working_dir=working_dir,
+            user=user,
+            hostname=hostname,
+            binds=tuple(parse_bind(volume) for volume in volumes),
+            network=network,
+            storage_driver=storage_driver,
+            storage_options=tuple(storage_options),
+            rootfs=None if rootfs is None else Path(rootfs),
+            auto_remove=remove,
+        )
+        result = self.containers.run(spec, Streams(stdin=input), timeout_seconds=timeout_seconds)
+        if check and result.exit_code:
+            raise CommandFailed(
+                f"{' '.join(command) or image} ended with exit code {result.exit_code}",
+                result.exit_code,
+                details=result.stderr.decode(errors="replace").strip() or None,
+            )
+        return result
+
+    def exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        working_dir: str = "",
+        user: str = "",
+        input: bytes = b"",
+        timeout_seconds: float | None = None,
+    ) -> Collected:
+        """Run a further command in a running container and return what it wrote.
+
+        Raises:
+            NotFound: if there is no such container.
+            FailedPrecondition: if it does not run.
+            CommandFailed: if the command cannot be started.
+        """
+        from .containers.exec import ExecSpec
+        from .containers.streams import Streams
+
+        spec = ExecSpec(
+            command=tuple(command),
+            env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
+            working_dir=working_dir,
+            user=user,
+        )
+        streams = Streams(stdin=input)
+        return self.containers.exec(container, spec, streams, timeout_seconds=timeout_seconds)
+
+    def diff(self, container: str) -> Sequence[Change]:
+        """Return what a container changed in its root, sorted by path; it may run meanwhile."""
+        return self.containers.diff(container)
+
+    def commit(
+        self, container: str, reference: str | None = None, *, changes: Sequence[str] = ()
+    ) -> Image:
+        """Make an image of a container's changes; *changes* are Dockerfile instructions."""
+        return self.containers.commit(container, reference, changes=changes)
+
+    @contextmanager
+    def mounted(self, key: str, *, storage_driver: str | None = None) -> Iterator[Path]:
+        """Give a real mount point of a snapshot (or of a container's root, by name or id)."""
+        driver = storage_driver and self.registry.canonical_name("storage", storage_driver)
+        try:
+            record = self.containers.get(key)
+        except NotFound:
+            pass
+        else:
+            key, driver = record.snapshot, record.driver
+        with self.layers.mounted(key, driver=driver) as path:
+            yield path
 
     # --- life cycle --------------------------------------------------------------------------
 
