@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from functools import lru_cache
 
 from .syscalls import OPENAT2, syscall
 
@@ -13,6 +14,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+_PATH_MAX = 4096
 
 
 class _OpenHow(ctypes.Structure):
@@ -29,10 +31,16 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0
     Raises:
         OSError: ELOOP for a refused symlink, EXDEV for leaving, EAGAIN after a race (try again).
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = _open_how(flags | os.O_CLOEXEC, mode, resolve)
     return syscall(
         OPENAT2, "openat2", dirfd, path, ctypes.byref(how), ctypes.sizeof(how), path=path
     )
+
+
+@lru_cache(maxsize=64)
+def _open_how(flags: int, mode: int, resolve: int) -> _OpenHow:
+    """The kernel only reads it, so calls with the same flags share one."""
+    return _OpenHow(flags, mode, resolve)
 
 
 def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
@@ -61,5 +69,24 @@ def open_deep(root: int, path: str, flags: int) -> int:
     between = open_deep(root, front, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return open_deep(between, rest, flags)
+    finally:
+        os.close(between)
+
+
+def open_beneath(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """Open *path* (relative) beneath *root* with no symlink followed and no way out.
+
+    A path longer than PATH_MAX is walked in pieces.
+
+    Raises:
+        OSError: ELOOP if any component is a symlink, EXDEV for ``..`` or an absolute path.
+    """
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+    if len(path) < _PATH_MAX:
+        return openat2(root, path, flags, mode, resolve)
+    cut = path.rfind(b"/", 0, _PATH_MAX)
+    between = openat2(root, path[: max(cut, 0)], os.O_PATH | os.O_DIRECTORY, 0, resolve)
+    try:
+        return open_beneath(between, path[cut + 1 :], flags, mode)
     finally:
         os.close(between)

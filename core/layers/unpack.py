@@ -1,0 +1,119 @@
+"""Unpacking an archive into a tree: ``unpack`` is what the layer store calls."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..errors import InvalidArchive, StowageError, from_os_error
+from .compression import decompressed
+from .digests import digest_of
+from .extract import Extractor
+from .recipe_format import RecipeWriter
+from .tape import Tape
+from .tarreader import TarReader
+from .tree import Tree, shown
+
+#: What the kernel answers to something that no archive of a real tree asks for.
+_IMPOSSIBLE = frozenset(
+    {
+        errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR,
+        errno.EEXIST, errno.ELOOP, errno.EMLINK, errno.ERANGE, errno.E2BIG, errno.EOVERFLOW,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackLimits:
+    """How much an archive may hold: bytes in files and headers, and entries. None: any."""
+
+    size_bytes: int | None = None
+    entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was unpacked; *size_bytes* is the size of the uncompressed archive."""
+
+    diff_id: str
+    size_bytes: int
+    entries: int
+
+
+def unpack(
+    stream: BinaryIO,
+    tree: Tree,
+    *,
+    recipe: BinaryIO | None = None,
+    limits: UnpackLimits = UnpackLimits(),  # frozen
+) -> Unpacked:
+    """Unpack an archive (tar; compressed or not, told by content) into *tree*.
+
+    *stream* is read to its end. Whiteouts are obeyed or recorded in the tree's form. With
+    *recipe*, what :func:`~stowage.layers.recipe.reassemble` needs is written to it. Nothing
+    outside the tree is read, created or changed, whatever the archive holds. After an error the
+    tree is in no particular state: the caller destroys it.
+
+    Raises:
+        InvalidArchive: junk, truncated, hostile, wrongly compressed, or over a limit.
+        NoSpace, PermissionDenied, NotSupported: what the file system said.
+    """
+    writer = RecipeWriter(recipe) if recipe is not None else None
+    name = b""
+    try:
+        with Tape(decompressed(stream), writer) as tape, Extractor(tree, tape, writer) as extractor:
+            reader = TarReader(tape)
+            counter = _Counter(limits, reader)
+            for member in reader:
+                name = member.name
+                counter.count(member.size)
+                extractor.apply(member)
+            tape.drain(limits.size_bytes)
+            extractor.finish()
+            sha256, size_bytes = tape.finish()
+    except OSError as error:
+        raise _explained(error, name) from error
+    except (OverflowError, ValueError) as error:
+        raise InvalidArchive(
+            f"The archive cannot be unpacked: {shown(name)}", details=str(error)
+        ) from error
+    finally:
+        if writer is not None:
+            writer.close()
+    return Unpacked(digest_of(sha256), size_bytes, counter.entries)
+
+
+class _Counter:
+    """Holds what was unpacked against the limits."""
+
+    def __init__(self, limits: UnpackLimits, reader: TarReader) -> None:
+        self._limits = limits
+        self._reader = reader
+        self._size_bytes = 0
+        self.entries = 0
+
+    def count(self, size_bytes: int) -> None:
+        self.entries += 1
+        self._size_bytes += size_bytes
+        limits = self._limits
+        if limits.entries is not None and self.entries > limits.entries:
+            raise _over("entries", limits.entries)
+        if limits.size_bytes is not None:
+            total = self._size_bytes + self._reader.extension_bytes
+            if total > limits.size_bytes:
+                raise _over("bytes", limits.size_bytes)
+
+
+def _over(what: str, limit: int) -> InvalidArchive:
+    return InvalidArchive(
+        f"The archive holds more than {limit} {what}",
+        resolution="raise the limit if you trust where it comes from",
+    )
+
+
+def _explained(error: OSError, name: bytes) -> StowageError:
+    brief = f"The archive cannot be unpacked: {shown(name)}"
+    if error.errno in _IMPOSSIBLE:
+        return InvalidArchive(brief, details=str(error))
+    return from_os_error(error, brief)
