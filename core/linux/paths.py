@@ -82,10 +82,10 @@ def open_beneath(root: int, path: bytes, flags: int, mode: int = 0) -> int:
         OSError: ELOOP if any component is a symlink, EXDEV for ``..`` or an absolute path.
     """
     resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
-    if len(path) < _PATH_MAX:
+    cut = path.rfind(b"/", 0, _PATH_MAX) if len(path) >= _PATH_MAX else -1
+    if cut <= 0:
         return openat2(root, path, flags, mode, resolve)
-    cut = path.rfind(b"/", 0, _PATH_MAX)
-    between = openat2(root, path[: max(cut, 0)], os.O_PATH | os.O_DIRECTORY, 0, resolve)
+    between = openat2(root, path[:cut], os.O_PATH | os.O_DIRECTORY, 0, resolve)
     try:
         return open_beneath(between, path[cut + 1 :], flags, mode)
     finally:
