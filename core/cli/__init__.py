@@ -1,1 +1,33 @@
-"""The command line: one module per noun, loaded only when its command is used."""
+"""The command line: one module per noun, loaded only when its command is used.
+
+``--version`` and ``--help`` import next to nothing; everything else goes through
+:mod:`stowage.cli.dispatch`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line *argv* (default: this process's) and return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments in (["--version"], ["-v"]):
+        from ..version import VERSION
+
+        text = f"Stowage version {VERSION}"
+    elif not arguments or arguments in (["--help"], ["-h"], ["help"]):
+        from .commands import overview
+
+        text = overview()
+    else:
+        from .dispatch import run
+
+        return run(arguments)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        from .streams import silence
+
+        return silence()
+    return 0

@@ -1,0 +1,210 @@
+"""The table of commands: which module holds which, and what the overview says.
+
+Each command stands under its management word (``container ls``) and, where Docker has one, under
+a short word (``ps``). Nothing is imported here, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+#: management word -> what it manages
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "driver": "Show storage and network drivers",
+    "layer": "Look into the layer store",
+    "system": "Look after the whole root",
+}
+
+#: module of this package, group, word in it, aliases there, short words, summary
+_ROWS = (
+    ("run", "container", "run", "", "run", "Run a command in a new container"),
+    ("run", "container", "create", "", "create", "Create a new container"),
+    ("lifecycle", "container", "start", "", "start", "Start one or more stopped containers"),
+    ("lifecycle", "container", "stop", "", "stop", "Stop one or more running containers"),
+    ("lifecycle", "container", "kill", "", "kill", "Kill one or more running containers"),
+    ("lifecycle", "container", "rm", "remove", "rm", "Remove one or more containers"),
+    (
+        "lifecycle",
+        "container",
+        "wait",
+        "",
+        "wait",
+        "Block until one or more containers stop, then print their exit codes",
+    ),
+    ("lifecycle", "container", "finish", "", "", ""),
+    ("container", "container", "ls", "list ps", "ps", "List containers"),
+    ("container", "container", "logs", "", "logs", "Fetch the logs of a container"),
+    ("exec", "container", "exec", "", "exec", "Run a command in a running container"),
+    (
+        "container",
+        "container",
+        "diff",
+        "",
+        "diff",
+        "Inspect changes to files or directories on a container's filesystem",
+    ),
+    (
+        "container",
+        "container",
+        "commit",
+        "",
+        "commit",
+        "Create a new image from a container's changes",
+    ),
+    (
+        "container",
+        "container",
+        "export",
+        "",
+        "export",
+        "Export a container's filesystem as a tar archive",
+    ),
+    (
+        "inspect",
+        "container",
+        "inspect",
+        "",
+        "",
+        "Display detailed information on one or more containers",
+    ),
+    ("inspect", "", "inspect", "", "inspect", "Return low-level information on objects"),
+    ("image", "image", "ls", "list", "images", "List images"),
+    ("image", "image", "rm", "remove", "rmi", "Remove one or more images"),
+    (
+        "image",
+        "image",
+        "tag",
+        "",
+        "tag",
+        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    ),
+    ("image", "image", "history", "", "history", "Show the history of an image"),
+    ("inspect", "image", "inspect", "", "", "Display detailed information on one or more images"),
+    (
+        "archive",
+        "image",
+        "import",
+        "",
+        "import",
+        "Import the contents from a tarball to create a filesystem image",
+    ),
+    ("archive", "image", "load", "", "load", "Load an image from a tar archive or STDIN"),
+    ("archive", "image", "save", "", "save", "Save one or more images to a tar archive"),
+    (
+        "archive",
+        "image",
+        "bootstrap",
+        "",
+        "bootstrap",
+        "Build a small image from Debian's packages, without a registry",
+    ),
+    ("driver", "driver", "ls", "list", "", "List drivers and what each can do here"),
+    ("driver", "driver", "explain", "", "", "Say which driver is used, and why not the others"),
+    ("driver", "driver", "options", "", "", "List the options of a driver"),
+    ("layer", "layer", "ls", "list", "layers", "List layers and snapshots"),
+    ("layer", "layer", "mount", "", "mount", "Mount a snapshot and print where"),
+    ("layer", "layer", "unmount", "", "unmount", "Unmount what 'mount' mounted"),
+    ("system", "system", "check", "", "check", "Verify the root against its records"),
+    ("system", "system", "gc", "", "gc", "Remove what nothing refers to"),
+    ("usage", "system", "df", "", "df", "Show disk usage"),
+    ("system", "system", "info", "", "info", "Display system-wide information"),
+    ("system", "system", "resume", "", "", "Recover after a crash or reboot, now"),
+    ("system", "system", "config", "", "", "Show every directive and where it comes from"),
+    ("system", "", "version", "", "version", "Show the version information"),
+)
+
+
+class Entry:
+    """One command as found: its *module*, its full *words*, and its *summary*."""
+
+    __slots__ = ("module", "short", "summary", "words")
+
+    def __init__(self, module: str, words: str, short: str, summary: str) -> None:
+        self.module = module
+        self.words = words
+        self.short = short
+        self.summary = summary
+
+
+def _entry(row: tuple[str, str, str, str, str, str]) -> Entry:
+    module, group, word, _aliases, short, summary = row
+    return Entry(module, f"{group} {word}".strip(), short, summary)
+
+
+def find(first: str, second: str | None) -> tuple[Entry | None, int]:
+    """Return the command that the words start with and how many words it took; None if none."""
+    for row in _ROWS:
+        _module, group, word, aliases, short, _summary = row
+        if group == first and second is not None and second in (word, *aliases.split()):
+            return _entry(row), 2
+        if first == short:
+            return _entry(row), 1
+    return None, 0
+
+
+def names(group: str | None = None) -> list[str]:
+    """Return the words that may follow *group*, or that may stand first."""
+    if group is not None:
+        return [row[2] for row in _ROWS if row[1] == group and row[5]]
+    return [*GROUPS, *(row[4] for row in _ROWS if row[4])]
+
+
+def every() -> list[Entry]:
+    """Return all commands that help shows."""
+    return [_entry(row) for row in _ROWS if row[5]]
+
+
+def overview() -> str:
+    """Return the text of ``stowage --help``."""
+    short = [(row[4], row[5]) for row in _ROWS if row[4]]
+    return "\n".join(
+        (
+            "Usage:  stowage [OPTIONS] COMMAND",
+            "",
+            "Containers on pluggable storage and network drivers",
+            "",
+            "Options:",
+            "      --config file             Configuration file (default"
+            ' "/etc/stowage/daemon.json")',
+            '      --data-root directory     Where layers live (default "/var/lib/stowage")',
+            '      --exec-root directory     Where sockets live (default "/run/stowage")',
+            "  -D, --debug                   Enable debug mode",
+            '  -l, --log-level string        Set the logging level (default "info")',
+            "      --root directory          Put both under directory/data and directory/exec",
+            "  -s, --storage-driver string   Storage driver to use",
+            "      --storage-opt list        Options of the storage driver",
+            "      --trace                   Show each call of a driver and its time",
+            "  -v, --version                 Print version information and quit",
+            "      --KEY value               Any other directive of daemon.json",
+            "",
+            "Management Commands:",
+            *_columns(list(GROUPS.items())),
+            "",
+            "Commands:",
+            *_columns(sorted(short)),
+            "",
+            "Run 'stowage COMMAND --help' for more information on a command.",
+        )
+    )
+
+
+def group_help(group: str) -> str:
+    """Return the text of ``stowage GROUP --help``."""
+    rows = [(row[2], row[5]) for row in _ROWS if row[1] == group and row[5]]
+    return "\n".join(
+        (
+            f"Usage:  stowage {group} COMMAND",
+            "",
+            GROUPS[group],
+            "",
+            "Commands:",
+            *_columns(sorted(rows)),
+            "",
+            f"Run 'stowage {group} COMMAND --help' for more information on a command.",
+        )
+    )
+
+
+def _columns(rows: list[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name.ljust(width)}   {summary}" for name, summary in rows]

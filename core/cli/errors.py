@@ -1,0 +1,61 @@
+"""One place where errors become messages and exit codes.
+
+============================== ==================================================================
+``run``, ``create``, ``exec``  ``stowage: <brief>.``; 125, or what CommandFailed says (126, 127)
+any other command              ``Error: <brief>``; 1
+wrong flags                    pflag's words and ``See 'stowage … --help'.``; 125
+a template that is no template 64
+SIGINT, broken pipe            130, 141
+============================== ==================================================================
+
+Details follow indented, the resolution after ``Hint:``. Never a traceback unless debugging.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from ..errors import CommandFailed, StowageError
+from .template import EXIT_CODE as TEMPLATE_EXIT_CODE
+
+FAILED = 1
+#: The engine failed before a container's own process could: Docker's code for run and exec.
+ENGINE_FAILED = 125
+INTERRUPTED = 130
+
+
+def describe(error: BaseException, prefix: str = "Error: ") -> str:
+    """Return what the user reads of *error*: what, why, remedy."""
+    if isinstance(error, BaseExceptionGroup):
+        return "\n".join(describe(one, prefix) for one in error.exceptions)
+    if isinstance(error, StowageError):
+        lines = [prefix + error.brief]
+        lines += [f"  {line}" for line in (error.details or "").splitlines()]
+        lines += [f"Hint: {line}" for line in (error.resolution or "").splitlines()]
+        return "\n".join(lines)
+    if isinstance(error, OSError):
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        return f"{prefix}{where}{reason}"
+    return (
+        f"{prefix}internal error: {type(error).__name__}: {error}\n"
+        "Hint: this is a bug in stowage; run the command again as 'stowage --debug …' for more"
+    )
+
+
+def exit_code(error: BaseException, default: int) -> int:
+    """Return the code for *error*; *default* is the command's own for failures."""
+    if isinstance(error, CommandFailed):
+        return error.exit_code
+    if isinstance(error, StowageError) and error.brief.startswith("template parsing error"):
+        return TEMPLATE_EXIT_CODE
+    return default
+
+
+def report(error: BaseException, prefix: str = "Error: ", *, debug: bool = False) -> None:
+    """Print *error* to stderr, with its traceback when debugging."""
+    if debug:
+        traceback.print_exception(error)
+    print(describe(error, prefix), file=sys.stderr)

@@ -1,0 +1,62 @@
+"""``--filter key=value`` of the list commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import InvalidArgument
+from ..options import nearest
+
+Pair = tuple[str, str]
+
+
+def parse_filter(text: str) -> Pair:
+    """Split a filter.
+
+    Raises:
+        ValueError: if it has no ``=``.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError("bad format of filter (expected name=value)")
+    return key.strip().lower(), value.strip()
+
+
+def accept(pairs: Sequence[Pair], tests: Mapping[str, Callable[[str], bool]]) -> bool:
+    """Tell whether an object passes: for each key one of its values must (Docker's rule), but
+    all labels must. *tests* say for each key whether a value fits the object.
+
+    Raises:
+        InvalidArgument: if a key is unknown.
+    """
+    by_key: dict[str, list[str]] = {}
+    for key, value in pairs:
+        if key not in tests:
+            raise InvalidArgument(
+                f"Invalid filter '{key}'{nearest(key, tests)}",
+                resolution=f"filters are {', '.join(sorted(tests))}",
+            )
+        by_key.setdefault(key, []).append(value)
+    return all(
+        (all if key == "label" else any)(tests[key](value) for value in values)
+        for key, values in by_key.items()
+    )
+
+
+def label_matches(labels: Mapping[str, str], wanted: str) -> bool:
+    """Tell whether *labels* have ``key`` or ``key=value``."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def name_matches(name: str, pattern: str) -> bool:
+    """Tell whether *name* contains *pattern*, a regular expression as in Docker.
+
+    Raises:
+        InvalidArgument: if it is none.
+    """
+    try:
+        return re.search(pattern, name) is not None or re.search(pattern, f"/{name}") is not None
+    except re.error as error:
+        raise InvalidArgument(f"invalid filter 'name={pattern}': {error}") from None
