@@ -108,9 +108,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from .version import VERSION
 
-        return version("stowage")
+        return VERSION
     try:
         module = import_module(_MODULE_BY_NAME[name], __name__)
     except KeyError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Literal
@@ -240,8 +241,14 @@ class _Loader:
 
     def _perhaps_misspelt(self, variable: str) -> None:
         """A foreign variable is no error, for others may use the prefix; a near miss is named."""
-        if variable not in _OTHER_VARIABLES and (hint := nearest(variable, KEY_BY_VARIABLE)):
-            self.warnings.append(f"environment variable {variable} is not known{hint}")
+        if variable in _OTHER_VARIABLES:
+            return
+        name = variable.removeprefix("STOWAGE_").replace("_", "-").lower()
+        if near := get_close_matches(name, KEYS, n=1, cutoff=0.8):
+            self.warnings.append(
+                f"environment variable {variable} is not known; "
+                f"did you mean {KEYS[near[0]].variable!r}?"
+            )
 
     def _from_flags(self) -> dict[str, _Given]:
         given: dict[str, _Given] = {}

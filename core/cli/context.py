@@ -1,4 +1,4 @@
-"""What a command works with: its configuration, the engine (opened when first asked for), output."""
+"""What a command works with: configuration, the engine (opened when first used), output."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Context:
         from ..engine import Engine
 
         try:
-            return self._stack.enter_context(Engine(config))
+            return self._stack.enter_context(Engine(config=config))
         except PermissionError as error:
             raise PermissionDenied(
                 f"the root {config.data_root} cannot be opened",

@@ -17,7 +17,7 @@ from . import commands
 from .command import Command
 from .context import Context
 from .errors import ENGINE_FAILED, FAILED, INTERRUPTED, describe, exit_code, report
-from .flags import Flag, Parsed, UsageError, boolean, parse, switch
+from .flags import Flag, Parsed, UsageError, many, parse, switch
 from .streams import silence
 
 _SHORTS = {"storage-driver": "s", "debug": "D", "log-level": "l"}
@@ -75,9 +75,10 @@ def _global_flags() -> list[Flag]:
 def _key_flag(key: Key) -> Flag:
     short = _SHORTS.get(key.name, "")
     if isinstance(key.type, Boolean):
-        return Flag(key.flag_name, key.meaning, short, "switch", "", False, boolean)
-    kind = "list" if isinstance(key.type, ListOf | MapOf) else "one"
-    return Flag(key.flag_name, key.meaning, short, kind, default=() if kind == "list" else None)
+        return switch(key.flag_name, key.meaning, short)
+    if isinstance(key.type, ListOf | MapOf):
+        return many(key.flag_name, key.meaning, short)
+    return Flag(key.flag_name, key.meaning, short)
 
 
 def _command(words: Sequence[str], globals_: Parsed) -> int:

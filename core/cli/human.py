@@ -104,7 +104,8 @@ def parse_when(text: str, now_ns: int | None = None) -> int:
         pass
     match = re.fullmatch(r"(.+?)(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?", text)
     try:
-        assert match is not None
+        if match is None:
+            raise ValueError
         moment = datetime.fromisoformat(match[1] + (match[3] or ""))
     except ValueError:
         raise InvalidArgument(

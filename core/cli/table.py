@@ -62,8 +62,6 @@ class Listing:
         """
         if quiet and format in (None, "table"):
             return "\n".join(str(row[self.quiet]) for row in rows)
-        if format == "json":
-            format = "{{json .}}"
         if format in (None, "", "table"):
             shown = fields or self.default
             lines = [[str(row[name]) for name in shown] for row in rows]
@@ -71,7 +69,7 @@ class Listing:
         assert format is not None
         if re.match(r"table\s", format):
             return self._table(_unescaped(format[len("table") :].lstrip(" ")), rows)
-        template = Template(_unescaped(format))
+        template = Template("{{json .}}" if format == "json" else _unescaped(format))
         return "\n".join(template.render(row) for row in rows)
 
     def _table(self, format: str, rows: Iterable[Row]) -> str:

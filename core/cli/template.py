@@ -170,17 +170,14 @@ class _Evaluation:
         self, name: str, operands: Sequence[syntax.Node], dot: object, last: tuple[object, ...]
     ) -> object:
         value: object = None
-        for evaluate in (
-            *((lambda o=operand: self._value(o, dot)) for operand in operands),
-            *((lambda v=given: v) for given in last),
-        ):
-            value = evaluate()
+        for operand in (*operands, *(syntax.Constant(given) for given in last)):
+            value = self._value(operand, dot)
             if truth(value) is (name == "or"):
                 return value
         return value
 
     def _value(self, node: syntax.Node, dot: object) -> object:
-        if isinstance(node, syntax.Literal_):
+        if isinstance(node, syntax.Constant):
             return node.value
         if isinstance(node, syntax.Variable):
             return next(scope[node.name] for scope in reversed(self._scopes) if node.name in scope)

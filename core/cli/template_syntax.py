@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+BranchKind = Literal["if", "range", "with"]
+JumpKind = Literal["break", "continue"]
+
 
 class TemplateSyntaxError(ValueError):
     """The template cannot be parsed."""
@@ -23,7 +26,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Literal_:
+class Constant:
     """A constant: string, number, boolean or nil."""
 
     value: object
@@ -63,7 +66,7 @@ class Pipe:
 class Branch:
     """``if``, ``range`` or ``with``."""
 
-    kind: Literal["if", "range", "with"]
+    kind: BranchKind
     pipe: Pipe
     body: tuple[Node, ...]
     otherwise: tuple[Node, ...]
@@ -73,10 +76,10 @@ class Branch:
 class Jump:
     """``break`` or ``continue``."""
 
-    kind: Literal["break", "continue"]
+    kind: JumpKind
 
 
-Node = Text | Literal_ | Field | Variable | Call | Pipe | Branch | Jump
+Node = Text | Constant | Field | Variable | Call | Pipe | Branch | Jump
 
 _TOKEN = re.compile(
     r"""
@@ -98,6 +101,8 @@ _ESCAPES = {
     "\\": "\\", '"': '"', "'": "'",
 }  # fmt: skip
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{3}|.)")
+_BRANCHES: dict[str, BranchKind] = {"if": "if", "range": "range", "with": "with"}
+_JUMPS: dict[str, JumpKind] = {"break": "break", "continue": "continue"}
 _UNSUPPORTED = ("define", "template", "block")
 
 
@@ -207,19 +212,19 @@ class _Blocks:
         return tuple(nodes), None
 
     def _node(self, first: str, action: _Action, *, in_range: bool) -> Node:
-        if first == "if" or first == "range" or first == "with":
-            return self._branch(first, _after_word(action.tokens), in_range=in_range)
-        if first == "break" or first == "continue":
+        if first in _BRANCHES:
+            return self._branch(_BRANCHES[first], _after_word(action.tokens), in_range=in_range)
+        if first in _JUMPS:
             if not in_range:
                 raise TemplateSyntaxError(f"{{{{{first}}}}} outside {{{{range}}}}")
-            return Jump(first)
+            return Jump(_JUMPS[first])
         if first in _UNSUPPORTED:
             raise TemplateSyntaxError(f"{{{{{first}}}}} is not supported in --format")
         return _Pipeline(action.tokens, "command").read()
 
     def _branch(
         self,
-        kind: Literal["if", "range", "with"],
+        kind: BranchKind,
         tokens: tuple[_Token, ...],
         *,
         in_range: bool,
@@ -281,7 +286,7 @@ class _Pipeline:
             self._next += 1
             commands.append(self._command())
         for number, command in enumerate(commands[1:], 2):
-            if isinstance(command[0], Literal_ | Pipe):
+            if isinstance(command[0], Constant | Pipe):
                 raise TemplateSyntaxError(f"non executable command in pipeline stage {number}")
         return Pipe(tuple(commands), variables, declares)
 
@@ -306,7 +311,7 @@ class _Pipeline:
             operands.append(self._operand(token))
         if not operands:
             raise TemplateSyntaxError(f"missing value for {self._context}")
-        if len(operands) > 1 and isinstance(operands[0], Literal_):
+        if len(operands) > 1 and isinstance(operands[0], Constant):
             raise TemplateSyntaxError(f"can't give argument to non-function {operands[0].value}")
         return tuple(operands)
 
@@ -328,7 +333,7 @@ class _Pipeline:
         else:
             base = _atom(token)
         names = self._fields()
-        if names and isinstance(base, Literal_):
+        if names and isinstance(base, Constant):
             raise TemplateSyntaxError(f"unexpected . after term {token.text!r}")
         return Field(base, names, token.text) if names else base
 
@@ -344,18 +349,18 @@ class _Pipeline:
 
 def _atom(token: _Token) -> Node:
     if token.kind == "string":
-        return Literal_(_unquoted(token.text))
+        return Constant(_unquoted(token.text))
     if token.kind == "char":
-        return Literal_(ord(_unquoted(token.text)))
+        return Constant(ord(_unquoted(token.text)))
     if token.kind == "number":
         text = token.text.replace("_", "")
         if re.fullmatch(r"[+-]?\d+", text):
-            return Literal_(int(text))
-        return Literal_(int(text, 16) if "x" in text.lower() else float(text))
+            return Constant(int(text))
+        return Constant(int(text, 16) if "x" in text.lower() else float(text))
     if token.kind == "word":
         constants: dict[str, object] = {"true": True, "false": False, "nil": None}
         if token.text in constants:
-            return Literal_(constants[token.text])
+            return Constant(constants[token.text])
         return Call(token.text)
     raise TemplateSyntaxError(f'unexpected "{token.text}" in operand')
 
