@@ -101,6 +101,7 @@ _ROWS = (
     ("driver", "driver", "ls", "list", "", "List drivers and what each can do here"),
     ("driver", "driver", "explain", "", "", "Say which driver is used, and why not the others"),
     ("driver", "driver", "options", "", "", "List the options of a driver"),
+    ("driver", "driver", "default", "", "", "Make a storage driver the default of this root"),
     ("layer", "layer", "ls", "list", "layers", "List layers and snapshots"),
     ("layer", "layer", "mount", "", "mount", "Mount a snapshot and print where"),
     ("layer", "layer", "unmount", "", "unmount", "Unmount what 'mount' mounted"),
@@ -115,20 +116,15 @@ _ROWS = (
 
 
 class Entry:
-    """One command as found: its *module*, its full *words*, and its *summary*."""
+    """One command as found: its *module*, its full *words*, all *names* and its *summary*."""
 
-    __slots__ = ("module", "short", "summary", "words")
+    __slots__ = ("module", "names", "summary", "words")
 
-    def __init__(self, module: str, words: str, short: str, summary: str) -> None:
-        self.module = module
-        self.words = words
-        self.short = short
-        self.summary = summary
-
-
-def _entry(row: tuple[str, str, str, str, str, str]) -> Entry:
-    module, group, word, _aliases, short, summary = row
-    return Entry(module, f"{group} {word}".strip(), short, summary)
+    def __init__(self, row: tuple[str, str, str, str, str, str]) -> None:
+        self.module, group, word, aliases, short, self.summary = row
+        self.words = f"{group} {word}".strip()
+        names = [self.words, *(f"{group} {alias}" for alias in aliases.split()), short]
+        self.names = list(dict.fromkeys(name for name in names if name))
 
 
 def find(first: str, second: str | None) -> tuple[Entry | None, int]:
@@ -136,9 +132,9 @@ def find(first: str, second: str | None) -> tuple[Entry | None, int]:
     for row in _ROWS:
         _module, group, word, aliases, short, _summary = row
         if group == first and second is not None and second in (word, *aliases.split()):
-            return _entry(row), 2
+            return Entry(row), 2
         if first == short:
-            return _entry(row), 1
+            return Entry(row), 1
     return None, 0
 
 
@@ -151,7 +147,7 @@ def names(group: str | None = None) -> list[str]:
 
 def every() -> list[Entry]:
     """Return all commands that help shows."""
-    return [_entry(row) for row in _ROWS if row[5]]
+    return [Entry(row) for row in _ROWS if row[5]]
 
 
 def overview() -> str:

@@ -112,6 +112,11 @@ class Context:
         if text:
             sys.stdout.write(text + "\n")
 
+    def say(self, text: str) -> None:
+        """Write what goes on to stderr, so that stdout holds results only."""
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
+
     def warn(self, text: str) -> None:
         """Write a warning to stderr, as Docker words them."""
         sys.stdout.flush()

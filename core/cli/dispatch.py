@@ -96,7 +96,7 @@ def _command(words: Sequence[str], globals_: Parsed) -> int:
     command: Command = module.COMMANDS[entry.words]
     rest = words[taken:]
     if _wants_help(rest, command):
-        aliases = [f"stowage {entry.words}"] + ([f"stowage {entry.short}"] if entry.short else [])
+        aliases = [f"stowage {one}" for one in entry.names]
         print(command.help(name, entry.summary, aliases))
         return 0
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import InvalidArgument
 from ..options import nearest
+from .flags import Parsed
 
 Pair = tuple[str, str]
 
@@ -21,6 +22,11 @@ def parse_filter(text: str) -> Pair:
     if not equals:
         raise ValueError("bad format of filter (expected name=value)")
     return key.strip().lower(), value.strip()
+
+
+def pairs_of(parsed: Parsed) -> list[Pair]:
+    """Return what was given for ``--filter``."""
+    return list(parsed.typed("filter", tuple))
 
 
 def accept(pairs: Sequence[Pair], tests: Mapping[str, Callable[[str], bool]]) -> bool:

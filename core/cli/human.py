@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..errors import InvalidArgument
+from ..images.times import format_time
 
 NS = 1_000_000_000
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
@@ -64,9 +65,7 @@ def rfc3339(time_ns: int) -> str:
     """Return *time_ns* as Go's RFC3339Nano in UTC; Go's zero time for none."""
     if not time_ns:
         return "0001-01-01T00:00:00Z"
-    seconds, nanoseconds = divmod(time_ns, NS)
-    fraction = f".{nanoseconds:09d}".rstrip("0").rstrip(".")
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return format_time(time_ns)
 
 
 def local_time(time_ns: int) -> str:

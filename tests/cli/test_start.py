@@ -64,7 +64,7 @@ def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) 
     assert main([*words.split(), "--help"]) == 0
 
     out = capsys.readouterr().out
-    assert out.startswith(f"Usage:  stowage {words} ")
+    assert out.startswith(f"Usage:  stowage {words}")
     assert "Options:" in out or "[OPTIONS]" not in out
 
 

@@ -1,0 +1,61 @@
+"""Standing in for a container in the foreground: its stdio, its signals, its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import StowageError
+
+if TYPE_CHECKING:
+    from ..containers.model import ContainerRecord
+    from .context import Context
+
+#: Signals that mean us and must not be passed on (Docker's list).
+_OURS = {"SIGCHLD", "SIGPIPE", "SIGWINCH", "SIGURG", "SIGKILL", "SIGSTOP", "SIGCONT", "SIGTSTP",
+         "SIGTTIN", "SIGTTOU", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT",
+         "SIGSYS"}  # fmt: skip
+
+
+def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = None) -> int:
+    """Start a container with its stdio on ours, and return its exit code when it has ended.
+
+    *stdin* says whether ours is passed on; by default if the container keeps its open. Signals
+    go to the container, except through a terminal of its own, where keys do. After the detach
+    keys it runs on and 0 is returned.
+    """
+    containers = context.engine.containers
+    spec = record.spec
+    wanted = spec.open_stdin if stdin is None else stdin
+    with _forwarded(lambda name: containers.kill(record.id, name), wanted=not spec.tty):
+        _, client = containers.start_attached(record.id)
+        sys.stdout.flush()
+        client.pump(0 if wanted else None, 1, 2)
+        if client.detached:
+            return 0
+        return containers.wait(record.id)
+
+
+@contextmanager
+def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[None]:
+    """Pass every signal that we get on to the container, for the time of the ``with``."""
+    if not wanted:
+        yield
+        return
+
+    def forward(number: int, frame: object) -> None:
+        try:
+            send(signal.Signals(number).name)
+        except StowageError:
+            pass  # it has not started yet, or has just ended
+
+    numbers = [one for one in signal.Signals if one.name not in _OURS]
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,235 @@
+"""``ps``, ``logs``, ``diff``, ``commit``, ``export``: looking at containers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidArgument, NotFound
+from . import human
+from .archive import write_archive
+from .command import Command
+from .container_rows import CONTAINERS, container_row
+from .context import Context
+from .filters import accept, label_matches, name_matches, pairs_of
+from .flags import Flag, Parsed, integer, many, switch
+from .image import FILTER, FORMAT, NO_TRUNC, QUIET
+
+if TYPE_CHECKING:
+    from ..containers.model import ContainerRecord
+    from ..engine import Engine
+
+
+# --- ps -----------------------------------------------------------------------------------------
+
+
+def _list(context: Context, parsed: Parsed) -> None:
+    engine = context.engine
+    records = _chosen(engine, parsed)
+    image_name = _image_names(engine, full=parsed.on("no-trunc"))
+    sized = parsed.on("size") or ".Size" in (parsed.text("format") or "")
+    rows = (
+        container_row(
+            record,
+            image=image_name(record.image_id, record.image_name),
+            size=_size(engine, record) if sized else "",
+            full=parsed.on("no-trunc"),
+        )
+        for record in records
+    )
+    fields = [*CONTAINERS.default, *(["Size"] if parsed.on("size") else [])]
+    context.print(
+        CONTAINERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet"), fields=fields)
+    )
+
+
+def _chosen(engine: Engine, parsed: Parsed) -> Sequence[ContainerRecord]:
+    """Apply ``-a``, ``-n``, ``-l`` and the filters as Docker does: those that name a state, and
+    the last created ones, show containers that do not run."""
+    pairs = pairs_of(parsed)
+    last = 1 if parsed.on("latest") else parsed.number("last") or -1
+    asked = {key for key, _ in pairs}
+    every = parsed.on("all") or last > 0 or bool(asked & {"status", "exited"})
+    shown = (record for record in engine.containers.list() if every or record.state.lives)
+    kept = [record for record in shown if accept(pairs, _tests(engine, record))]
+    return kept[:last] if last > 0 else kept
+
+
+def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[str], bool]]:
+    def created_of(reference: str) -> int:
+        return engine.containers.get(reference).created_ns
+
+    def image_is(reference: str) -> bool:
+        try:
+            image = engine.images.resolve(reference)
+        except NotFound:
+            return False
+        if record.image_id == image.id:
+            return True
+        chain = engine.images.resolve(record.image_id).chain if record.image_id else ()
+        return image.top is not None and image.top in chain
+
+    return {
+        "id": record.id.startswith,
+        "name": lambda pattern: name_matches(record.name, pattern),
+        "label": lambda wanted: label_matches(record.spec.labels, wanted),
+        "status": lambda state: record.state.value == _known_state(state),
+        "exited": lambda code: (
+            record.state.value == "exited" and str(record.runtime.exit_code) == code
+        ),
+        "ancestor": image_is,
+        "before": lambda other: record.created_ns < created_of(other),
+        "since": lambda other: record.created_ns > created_of(other),
+        "network": lambda network: (record.spec.network or "default") == network,
+        "volume": lambda path: any(path in (b.source, b.target) for b in record.spec.binds),
+        "driver": lambda driver: record.driver == driver,
+    }
+
+
+def _known_state(text: str) -> str:
+    from ..containers.model import ContainerState
+
+    states = [state.value for state in ContainerState]
+    if text not in states:
+        raise InvalidArgument(f"Unrecognised filter value for status: {text}")
+    return text
+
+
+def _image_names(engine: Engine, *, full: bool) -> Callable[[str, str], str]:
+    """Return the function that says how an image is called now: as it was asked for, or its id
+    if that name has come to mean another one."""
+
+    @cache
+    def name(image_id: str, asked: str) -> str:
+        if not image_id:
+            return asked
+        try:
+            if engine.images.resolve(asked).id == image_id:
+                return asked
+        except (NotFound, InvalidArgument):
+            pass
+        return image_id if full else human.short_id(image_id)
+
+    return name
+
+
+def _size(engine: Engine, record: ContainerRecord) -> str:
+    used = engine.layers.usage(record.snapshot, driver=record.driver).size_bytes
+    below = 0
+    if record.image_id:
+        below = engine.images.size_bytes(engine.images.resolve(record.image_id))
+    return f"{human.size(used, 3)} (virtual {human.size(used + below, 3)})"
+
+
+# --- what a container did --------------------------------------------------------------------
+
+
+def _logs(context: Context, parsed: Parsed) -> None:
+    since, until = parsed.text("since"), parsed.text("until")
+    entries = context.engine.containers.logs(
+        parsed.arguments[0],
+        follow=parsed.on("follow"),
+        tail=parsed.number("tail"),
+        since_ns=human.parse_when(since) if since else None,
+        until_ns=human.parse_when(until) if until else None,
+    )
+    goes_on: dict[str, bool] = {}
+    for entry in entries:
+        stream = sys.stderr.buffer if entry.stream == "stderr" else sys.stdout.buffer
+        if parsed.on("timestamps") and not goes_on.get(entry.stream):
+            stream.write(f"{human.rfc3339(entry.time_ns)} ".encode())
+        stream.write(entry.text)
+        stream.flush()
+        goes_on[entry.stream] = entry.partial
+
+
+def _diff(context: Context, parsed: Parsed) -> None:
+    for change in context.engine.containers.diff(parsed.arguments[0]):
+        sys.stdout.write(f"{change.kind.letter} {os.fsdecode(change.path)}\n")
+
+
+def _commit(context: Context, parsed: Parsed) -> None:
+    reference = parsed.arguments[1] if len(parsed.arguments) > 1 else None
+    image = context.engine.containers.commit(
+        parsed.arguments[0],
+        reference,
+        changes=parsed.texts("change"),
+        author=parsed.text("author") or "",
+        message=parsed.text("message") or "",
+        pause=parsed.on("pause"),
+    )
+    context.print(image.id)
+
+
+def _export(context: Context, parsed: Parsed) -> None:
+    containers = context.engine.containers
+    write_archive(parsed.text("output"), lambda out: containers.export(parsed.arguments[0], out))
+
+
+def tail_lines(text: str) -> int | None:
+    """Read ``--tail``: so many lines, or all of them (None).
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    return None if text == "all" else max(integer(text), 0)
+
+
+COMMANDS = {
+    "container ls": Command(
+        "[OPTIONS]",
+        _list,
+        (
+            switch("all", "Show all containers (default shows just running)", "a"),
+            FILTER,
+            FORMAT,
+            Flag(
+                "last",
+                "Show n last created containers (includes all states)",
+                "n",
+                value="int",
+                default=-1,
+                parse=integer,
+            ),
+            switch("latest", "Show the latest created container (includes all states)", "l"),
+            NO_TRUNC,
+            QUIET,
+            switch("size", "Display total file sizes", "s"),
+        ),
+    ),
+    "container logs": Command(
+        "[OPTIONS] CONTAINER",
+        _logs,
+        (
+            switch("follow", "Follow log output", "f"),
+            Flag(
+                "tail",
+                "Number of lines to show from the end of the logs, or all (default all)",
+                "n",
+                parse=tail_lines,
+            ),
+            Flag("since", "Show logs since timestamp or relative (e.g. 42m for 42 minutes)"),
+            Flag("until", "Show logs before a timestamp or relative (e.g. 42m for 42 minutes)"),
+            switch("timestamps", "Show timestamps", "t"),
+        ),
+    ),
+    "container diff": Command("CONTAINER", _diff),
+    "container commit": Command(
+        "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+        _commit,
+        (
+            Flag("author", 'Author (e.g., "Ann Example <ann@example.org>")', "a"),
+            many("change", "Apply Dockerfile instruction to the created image", "c"),
+            Flag("message", "Commit message", "m"),
+            switch("pause", "Pause container during commit", "p", default=True),
+        ),
+    ),
+    "container export": Command(
+        "[OPTIONS] CONTAINER",
+        _export,
+        (Flag("output", "Write to a file, instead of STDOUT", "o"),),
+    ),
+}

@@ -1,0 +1,162 @@
+"""``driver ls``, ``explain``, ``options``, ``default``: which drivers there are, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import NotFound, StowageError
+from ..options import nearest
+from .command import Command
+from .context import Context
+from .flags import Parsed
+from .image import FORMAT, QUIET
+from .table import Listing
+
+if TYPE_CHECKING:
+    from ..explain import DriverReport
+    from ..options import Option
+
+DRIVERS = Listing(
+    {
+        "Name": "NAME",
+        "Family": "FAMILY",
+        "Works": "WORKS",
+        "Default": "DEFAULT",
+        "Priority": "PRIORITY",
+        "Aliases": "ALIASES",
+        "Owner": "FROM",
+        "Abilities": "ABILITIES",
+        "Detail": "WHAT IT CAN DO HERE, OR WHY NOT",
+        "Remedies": "REMEDY",
+        "Notes": "NOTES",
+    },
+    ("Name", "Family", "Works", "Default", "Detail"),
+    quiet="Name",
+)
+
+OPTIONS = Listing(
+    {
+        "Name": "OPTION",
+        "Default": "DEFAULT",
+        "Expects": "TAKES",
+        "Scope": "FOR",
+        "Meaning": "MEANING",
+    },
+    ("Name", "Default", "Expects", "Scope", "Meaning"),
+    quiet="Name",
+)
+
+_SCOPES = {"root": "the root", "snapshot": "one container", "both": "either"}
+
+
+def _reports(context: Context) -> Sequence[DriverReport]:
+    engine = context.engine
+    return [*engine.storage_drivers(), *engine.network_drivers()]
+
+
+def _row(report: DriverReport) -> Mapping[str, object]:
+    works = "yes" if report.works else "no"
+    return {
+        "Name": report.name,
+        "Family": report.family,
+        "Works": works,
+        "Default": "*" if report.chosen else "",
+        "Priority": report.priority,
+        "Aliases": ", ".join(report.aliases),
+        "Owner": report.owner,
+        "Abilities": list(report.abilities),
+        "Detail": ", ".join(report.abilities) if report.works else report.verdict,
+        "Remedies": [finding.remedy for finding in report.findings if finding.remedy],
+        "Notes": list(report.notes),
+    }
+
+
+def _list(context: Context, parsed: Parsed) -> None:
+    rows = [_row(report) for report in _reports(context)]
+    context.print(DRIVERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+def _explain(context: Context, parsed: Parsed) -> None:
+    wanted = parsed.arguments[0] if parsed.arguments else None
+    reports = _reports(context)
+    if wanted is None:
+        context.print(_choice(context))
+        context.print("")
+    else:
+        known = [name for one in reports for name in (one.name, *one.aliases)]
+        reports = [one for one in reports if wanted in (one.name, *one.aliases)]
+        if not reports:
+            raise NotFound(
+                "driver",
+                wanted,
+                brief=f"No such driver: {wanted}{nearest(wanted, known)}",
+                resolution="'stowage driver ls' lists them",
+            )
+    context.print("\n\n".join(_explained(report) for report in reports))
+
+
+def _choice(context: Context) -> str:
+    """Say which storage driver the root uses and by which rule, or why it can use none."""
+    try:
+        selection = context.engine.selection
+    except StowageError as error:
+        return f"No storage driver is used: {error}"
+    lines = [f"The storage driver of this root is {selection.name}: {selection.rule}."]
+    return "\n".join([*lines, *([selection.warning] if selection.warning else [])])
+
+
+def _explained(report: DriverReport) -> str:
+    state = "works here" if report.works else "does not work here"
+    title = f"{report.name} ({report.family}, from {report.owner}"
+    title += f", also called {', '.join(report.aliases)}" if report.aliases else ""
+    lines = [f"{title}): {state}{', and is the default' if report.chosen else ''}"]
+    for finding in report.findings:
+        lines.append(f"  lacks   {finding.reason}")
+        lines += [f"  remedy  {finding.remedy}"] if finding.remedy else []
+    lines += [f"  note    {note}" for note in report.notes]
+    lines += [f"  can     {', '.join(report.abilities)}"] if report.abilities else []
+    return "\n".join(lines)
+
+
+def _options(context: Context, parsed: Parsed) -> None:
+    from ..registry import Registry
+
+    name = parsed.arguments[0]
+    registry = Registry()
+    family: str = "storage"
+    try:
+        declared = registry.declared_options("storage", name)
+    except NotFound as missing:
+        try:
+            declared = registry.declared_options("network", name)
+            family = "network"
+        except NotFound:
+            raise missing from None
+    rows = [_option_row(option) for option in declared]
+    if not rows and parsed.text("format") is None:
+        context.print(f"The {family} driver {name} has no options.")
+        return
+    context.print(OPTIONS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+def _option_row(option: Option[object]) -> Mapping[str, object]:
+    return {
+        "Name": option.name,
+        "Default": option.shown_default,
+        "Expects": option.type.expects,
+        "Scope": _SCOPES[option.scope],
+        "Meaning": option.meaning,
+    }
+
+
+def _default(context: Context, parsed: Parsed) -> None:
+    context.print(context.engine.set_default_driver(parsed.arguments[0]).name)
+
+
+COMMANDS = {
+    "driver ls": Command("[OPTIONS]", _list, (FORMAT, QUIET)),
+    "driver explain": Command("[DRIVER]", _explain),
+    "driver options": Command("[OPTIONS] DRIVER", _options, (FORMAT, QUIET)),
+    "driver default": Command("DRIVER", _default),
+}

@@ -1,0 +1,144 @@
+"""``inspect``: Docker's documents of containers and images, and of snapshots."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from ..containers.describe import inspect_document
+from ..errors import InvalidArgument, NotFound
+from .command import Command
+from .context import Context
+from .errors import FAILED, describe
+from .flags import Flag, Parsed
+from .table import pretty_json
+from .template import Template
+
+Document = Mapping[str, object]
+Find = Callable[[Context, str], Document]
+
+
+def container(context: Context, reference: str) -> Document:
+    """Return the document of the container *reference*.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    engine = context.engine
+    record = engine.containers.get(reference)
+    return inspect_document(
+        record,
+        engine.containers.files(record.id),
+        engine.layers.metadata(record.snapshot, driver=record.driver),
+        record.spec.network or "default",
+    )
+
+
+def image(context: Context, reference: str) -> Document:
+    """Return the document of the image *reference*.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    images = context.engine.images
+    return images.inspect(images.resolve(reference))
+
+
+def layer(context: Context, name: str) -> Document:
+    """Return the document of the snapshot called *name*, on the first driver that has it.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    for info in context.engine.layers.walk():
+        if info.name == name:
+            return {
+                "Id": info.id,
+                "Driver": info.driver,
+                "Name": info.name,
+                "Parent": info.parent or "",
+                "Kind": info.kind.value,
+                "Created": info.created_ns,
+                "Updated": info.updated_ns,
+                "Labels": dict(info.labels),
+                "Usage": asdict(info.usage) if info.usage else None,
+            }
+    raise NotFound("layer", name)
+
+
+_FINDERS: Mapping[str, Find] = {"container": container, "image": image, "layer": layer}
+
+
+def _any(context: Context, reference: str) -> Document:
+    """Find a container, else an image, else a snapshot of that name."""
+    for find in _FINDERS.values():
+        try:
+            return find(context, reference)
+        except (NotFound, InvalidArgument):
+            continue
+    raise NotFound("object", reference)
+
+
+def _shown(find: Find) -> Callable[[Context, Parsed], int]:
+    def action(context: Context, parsed: Parsed) -> int:
+        return _inspect(context, parsed, find)
+
+    return action
+
+
+def _typed(context: Context, parsed: Parsed) -> int:
+    kind = parsed.text("type")
+    return _inspect(context, parsed, _any if kind is None else _FINDERS[kind])
+
+
+def _inspect(context: Context, parsed: Parsed, find: Find) -> int:
+    """Print what was found as one list, or each through the template, then what was not."""
+    form = parsed.text("format")
+    template = None if form in (None, "json") else Template(form or "")
+    found: list[Document] = []
+    missing: list[str] = []
+    for reference in parsed.arguments:
+        try:
+            found.append(find(context, reference))
+        except (NotFound, InvalidArgument) as error:
+            missing.append(describe(error))
+    if template is not None:
+        for document in found:
+            sys.stdout.write(template.render(document) + "\n")
+        if not found:
+            sys.stdout.write("\n")
+    else:
+        context.print(pretty_json(found))
+    sys.stdout.flush()
+    print("\n".join(missing), end="\n" if missing else "", file=sys.stderr)
+    return FAILED if missing else 0
+
+
+def object_type(text: str) -> str:
+    """Read ``--type``.
+
+    Raises:
+        ValueError: if it names no kind of object.
+    """
+    if text not in _FINDERS:
+        raise ValueError(f"{text!r} is not a valid value for --type: {', '.join(_FINDERS)}")
+    return text
+
+
+_FORMAT = Flag("format", "Format the output using the given Go template", "f")
+
+COMMANDS = {
+    "inspect": Command(
+        "[OPTIONS] NAME|ID [NAME|ID...]",
+        _typed,
+        (
+            _FORMAT,
+            Flag("type", "Return JSON for specified type", parse=object_type),
+        ),
+    ),
+    "container inspect": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]", _shown(container), (_FORMAT,)
+    ),
+    "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", _shown(image), (_FORMAT,)),
+}

@@ -1,0 +1,125 @@
+"""``start``, ``stop``, ``kill``, ``rm``, ``wait``; and what conmon calls when one has ended."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import InvalidArgument, NotFound, StowageError
+from .attach import follow
+from .command import Command
+from .context import Context
+from .errors import FAILED, report
+from .flags import Flag, Parsed, switch
+from .run import require_terminal
+from .run_options import seconds
+
+
+def _start(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    interactive = parsed.on("interactive")
+    if parsed.on("attach") or interactive:
+        if len(parsed.arguments) > 1:
+            raise InvalidArgument("you cannot start and attach multiple containers at once")
+        record = containers.get(parsed.arguments[0])
+        require_terminal(tty=record.spec.tty, interactive=interactive)
+        return follow(context, record, stdin=interactive and record.spec.open_stdin)
+    failed = []
+    for name in parsed.arguments:
+        try:
+            containers.start(containers.get(name).id)
+        except StowageError as error:
+            sys.stdout.flush()
+            report(error, debug=context.debug)
+            failed.append(name)
+        else:
+            context.print(name)
+    if failed:
+        print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def _stop(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    timeout = parsed.number("time")
+    return context.each(
+        parsed.arguments, lambda name: _nothing(containers.stop(name, timeout_seconds=timeout))
+    )
+
+
+def _nothing(result: object) -> None:
+    """Print the name as it was given, whatever the engine returns."""
+
+
+def _kill(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    name = parsed.text("signal") or "KILL"
+    return context.each(
+        parsed.arguments, lambda reference: _nothing(containers.kill(reference, name))
+    )
+
+
+def _remove(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    force = parsed.on("force")
+
+    def remove(name: str) -> None:
+        try:
+            containers.remove(name, force=force)
+        except NotFound as error:
+            if not force:
+                raise
+            report(error)  # Docker's rm -f says so and goes on
+
+    return context.each(parsed.arguments, remove)
+
+
+def _wait(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    return context.each(parsed.arguments, lambda name: str(containers.wait(name)))
+
+
+def _finish(context: Context, parsed: Parsed) -> None:
+    context.engine.containers.finish(parsed.arguments[0])
+
+
+COMMANDS = {
+    "container start": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        _start,
+        (
+            switch("attach", "Attach STDOUT/STDERR and forward signals", "a"),
+            switch("interactive", "Attach container's STDIN", "i"),
+        ),
+        needs_root=True,
+    ),
+    "container stop": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        _stop,
+        (
+            Flag(
+                "time",
+                "Seconds to wait for stop before killing it (default: the container's)",
+                "t",
+                value="int",
+                parse=seconds,
+            ),
+        ),
+        needs_root=True,
+    ),
+    "container kill": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        _kill,
+        (Flag("signal", "Signal to send to the container", "s", default="KILL"),),
+        needs_root=True,
+    ),
+    "container rm": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]",
+        _remove,
+        (
+            switch("force", "Force the removal of a running container (uses SIGKILL)", "f"),
+            switch("volumes", "Remove anonymous volumes associated with the container", "v"),
+        ),
+    ),
+    "container wait": Command("CONTAINER [CONTAINER...]", _wait),
+    "container finish": Command("CONTAINER", _finish, bare=True),
+}

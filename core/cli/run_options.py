@@ -1,0 +1,123 @@
+"""The flags of ``run`` and ``create``, and the container that they ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..containers.model import ContainerSpec
+from ..containers.volumes import check_targets, parse_bind
+from ..errors import InvalidArgument
+from .environment import read_environment, read_labels
+from .flags import Flag, Parsed, integer, many, switch
+
+#: RFC 1123, as Docker checks it.
+_HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*\.?")
+_HOSTNAME_LIMIT = 63
+
+
+def seconds(text: str) -> int:
+    """Read a time-out in seconds, -1 meaning none.
+
+    Raises:
+        ValueError: if it is no whole number of -1 or more.
+    """
+    value = integer(text)
+    if value < -1:
+        raise ValueError("expected seconds, or -1 to wait without end")
+    return value
+
+
+ENVIRONMENT = (
+    many("env", "Set environment variables", "e"),
+    many("env-file", "Read in a file of environment variables"),
+)
+
+CREATE_FLAGS: Sequence[Flag] = (
+    *ENVIRONMENT,
+    Flag("name", "Assign a name to the container"),
+    switch("interactive", "Keep STDIN open even if not attached", "i"),
+    switch("tty", "Allocate a pseudo-TTY", "t"),
+    switch("rm", "Automatically remove the container when it exits"),
+    Flag("workdir", "Working directory inside the container", "w"),
+    Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
+    many("volume", "Bind mount a directory or file of the host", "v"),
+    Flag("network", "Connect a container to a network", value="network"),
+    Flag("net", "Connect a container to a network", value="network"),
+    Flag("hostname", "Container host name", "h"),
+    Flag("domainname", "Container NIS domain name"),
+    Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image"),
+    Flag("storage-driver", "Storage driver of this container"),
+    many("storage-opt", "Storage driver options for the container"),
+    Flag("rootfs", "Use a copy-on-write view of this directory as root", value="directory"),
+    many("label", "Set meta data on a container", "l"),
+    Flag("stop-signal", "Signal to stop the container"),
+    Flag(
+        "stop-timeout",
+        "Timeout (in seconds) to stop a container",
+        value="int",
+        parse=seconds,
+    ),
+    Flag("cidfile", "Write the container ID to the file"),
+)
+
+
+def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
+    """Return the container that the flags and arguments of ``run`` or ``create`` ask for.
+
+    With *attached*, its stdin closes when the one who attaches goes away.
+
+    Raises:
+        InvalidArgument: in Docker's words, if a value is wrong.
+    """
+    rootfs = parsed.text("rootfs")
+    arguments = parsed.arguments
+    image, command = ("", arguments) if rootfs is not None else (arguments[0], arguments[1:])
+    binds = tuple(parse_bind(text) for text in parsed.texts("volume"))
+    check_targets(binds)
+    return ContainerSpec(
+        image=image,
+        command=command,
+        name=parsed.text("name"),
+        entrypoint=_entrypoint(parsed.text("entrypoint")),
+        env=read_environment(parsed.texts("env-file"), parsed.texts("env"), os.environ),
+        working_dir=_working_dir(parsed.text("workdir")),
+        user=parsed.text("user") or "",
+        hostname=_hostname(parsed.text("hostname")),
+        domainname=parsed.text("domainname") or "",
+        tty=parsed.on("tty"),
+        open_stdin=parsed.on("interactive"),
+        stdin_once=parsed.on("interactive") and attached,
+        binds=binds,
+        network=parsed.text("network") or parsed.text("net"),
+        labels=read_labels(parsed.texts("label")),
+        auto_remove=parsed.on("rm"),
+        storage_driver=parsed.text("storage-driver"),
+        storage_options=parsed.texts("storage-opt"),
+        rootfs=None if rootfs is None else Path(os.path.abspath(rootfs)),
+        stop_signal=parsed.text("stop-signal") or "",
+        stop_timeout_seconds=parsed.number("stop-timeout"),
+    )
+
+
+def _entrypoint(text: str | None) -> tuple[str, ...] | None:
+    """An empty one takes the image's away."""
+    if text is None:
+        return None
+    return (text,) if text else ()
+
+
+def _working_dir(text: str | None) -> str:
+    if text and not text.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{text}' is invalid, it needs to be an absolute path"
+        )
+    return text or ""
+
+
+def _hostname(text: str | None) -> str:
+    if text and (not _HOSTNAME.fullmatch(text) or len(text) > _HOSTNAME_LIMIT):
+        raise InvalidArgument(f"invalid hostname format: {text}")
+    return text or ""

@@ -1,0 +1,176 @@
+"""What users are shown of a container: Docker's ``inspect`` document.
+
+Field for field as ``docker inspect`` of 20.10; what this version cannot set has the value that
+Docker gives when it is not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..images.times import format_time
+from .model import ContainerRecord, ContainerState
+from .spec import MASKED_PATHS, READONLY_PATHS, SHM_SIZE_BYTES
+from .volumes import Bind
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+
+#: HostConfig of a container that asked for nothing (reference: dockerd 20.10.24).
+_HOST_DEFAULTS = """
+{"ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}}, "PortBindings": {},
+ "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "VolumeDriver": "",
+ "VolumesFrom": null, "CapAdd": null, "CapDrop": null, "Dns": [], "DnsOptions": [],
+ "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null, "IpcMode": "private", "Cgroup": "",
+ "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false, "PublishAllPorts": false,
+ "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+ "ConsoleSize": [0, 0], "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
+ "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": null,
+ "BlkioDeviceWriteBps": null, "BlkioDeviceReadIOps": null, "BlkioDeviceWriteIOps": null,
+ "CpuPeriod": 0, "CpuQuota": 0, "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0,
+ "CpusetCpus": "", "CpusetMems": "", "Devices": [], "DeviceCgroupRules": null,
+ "DeviceRequests": null, "KernelMemory": 0, "KernelMemoryTCP": 0, "MemoryReservation": 0,
+ "MemorySwap": 0, "MemorySwappiness": null, "OomKillDisable": false, "PidsLimit": null,
+ "Ulimits": null, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0}
+"""
+_NETWORK_DEFAULTS = """
+{"Bridge": "", "SandboxID": "", "HairpinMode": false, "LinkLocalIPv6Address": "",
+ "LinkLocalIPv6PrefixLen": 0, "Ports": {}, "SandboxKey": "", "SecondaryIPAddresses": null,
+ "SecondaryIPv6Addresses": null, "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "",
+ "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+ "MacAddress": ""}
+"""
+_ENDPOINT_DEFAULTS = """
+{"IPAMConfig": null, "Links": null, "Aliases": null, "Gateway": "", "IPAddress": "",
+ "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+ "MacAddress": "", "DriverOpts": null}
+"""
+
+
+def inspect_document(
+    record: ContainerRecord,
+    files: Mapping[str, str],
+    driver_metadata: Mapping[str, str],
+    network: str,
+) -> dict[str, object]:
+    """Return what ``docker inspect`` shows of a container.
+
+    *files* are the paths of its name files and its log, *driver_metadata* what the storage
+    driver says of its snapshot, *network* the name of the network it is on.
+    """
+    arguments = record.spec.arguments
+    return {
+        "Id": record.id,
+        "Created": format_time(record.created_ns),
+        "Path": arguments[0] if arguments else "",
+        "Args": list(arguments[1:]),
+        "State": _state(record),
+        "Image": record.image_id,
+        "ResolvConfPath": files["resolv.conf"],
+        "HostnamePath": files["hostname"],
+        "HostsPath": files["hosts"],
+        "LogPath": files["log"],
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": record.driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(record, network),
+        "GraphDriver": {"Data": dict(driver_metadata) or None, "Name": record.driver},
+        "Mounts": [_mount(bind) for bind in record.spec.binds],
+        "Config": _config(record),
+        "NetworkSettings": _network_settings(record, network),
+    }
+
+
+def _state(record: ContainerRecord) -> dict[str, object]:
+    facts, state = record.runtime, record.state
+    running = state in (ContainerState.RUNNING, ContainerState.PAUSED)
+    return {
+        "Status": state.value,
+        "Running": running,
+        "Paused": state is ContainerState.PAUSED,
+        "Restarting": state is ContainerState.RESTARTING,
+        "OOMKilled": facts.oom_killed,
+        "Dead": state is ContainerState.DEAD,
+        "Pid": facts.process.pid if running and facts.process else 0,
+        "ExitCode": facts.exit_code,
+        "Error": facts.error,
+        "StartedAt": _time(facts.started_ns),
+        "FinishedAt": _time(facts.finished_ns),
+    }
+
+
+def _time(time_ns: int) -> str:
+    return format_time(time_ns) if time_ns else _ZERO_TIME
+
+
+def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
+    spec = record.spec
+    document: dict[str, object] = json.loads(_HOST_DEFAULTS)
+    return document | {
+        "Binds": [str(bind) for bind in spec.binds] or None,
+        "NetworkMode": spec.network or network,
+        "AutoRemove": spec.auto_remove,
+        "CgroupnsMode": "",
+        "ShmSize": SHM_SIZE_BYTES,
+        "Runtime": Path(record.runtime.runtime).name,
+        "StorageOpt": dict(_pairs(spec.storage_options)) or None,
+        "MaskedPaths": list(MASKED_PATHS),
+        "ReadonlyPaths": list(READONLY_PATHS),
+    }
+
+
+def _pairs(options: Sequence[str]) -> list[tuple[str, str]]:
+    return [(key, value) for key, _, value in (text.partition("=") for text in options)]
+
+
+def _mount(bind: Bind) -> dict[str, object]:
+    return {
+        "Type": "bind",
+        "Source": bind.source,
+        "Destination": bind.target,
+        "Mode": bind.mode,
+        "RW": not bind.read_only,
+        "Propagation": bind.propagation,
+    }
+
+
+def _config(record: ContainerRecord) -> dict[str, object]:
+    spec = record.spec
+    document: dict[str, object] = {
+        "Hostname": record.hostname,
+        "Domainname": spec.domainname,
+        "User": spec.user,
+        "AttachStdin": spec.stdin_once,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": list(spec.env),
+        "Cmd": list(spec.command) or None,
+        "Image": record.image_name,
+        "Volumes": None,
+        "WorkingDir": spec.working_dir,
+        "Entrypoint": list(spec.entrypoint) if spec.entrypoint else None,
+        "OnBuild": None,
+        "Labels": dict(spec.labels),
+    }
+    if spec.stop_signal:
+        document["StopSignal"] = spec.stop_signal
+    if spec.stop_timeout_seconds is not None:
+        document["StopTimeout"] = spec.stop_timeout_seconds
+    return document
+
+
+def _network_settings(record: ContainerRecord, network: str) -> dict[str, object]:
+    facts = record.runtime
+    document: dict[str, object] = json.loads(_NETWORK_DEFAULTS)
+    endpoint: dict[str, object] = json.loads(_ENDPOINT_DEFAULTS)
+    endpoint |= {"NetworkID": facts.network_id, "EndpointID": facts.endpoint_id}
+    return document | {"Networks": {network: endpoint}}
