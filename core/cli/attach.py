@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from ..errors import StowageError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _OURS = {"SIGCHLD", "SIGPIPE", "SIGWINCH", "SIGURG", "SIGKILL", "SIGSTOP", "SIGCONT", "SIGTSTP",
          "SIGTTIN", "SIGTTOU", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGABRT",
          "SIGSYS"}  # fmt: skip
+
+_NO_MORE = 0
 
 
 def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = None) -> int:
@@ -41,21 +45,34 @@ def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = No
 
 @contextmanager
 def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[None]:
-    """Pass every signal that we get on to the container, for the time of the ``with``."""
+    """Pass every signal that we get on to the container, for the time of the ``with``.
+
+    A handler only notes the signal: it may have interrupted a transaction of this thread, so
+    another thread does the sending.
+    """
     if not wanted:
         yield
         return
-
-    def forward(number: int, frame: object) -> None:
-        try:
-            send(signal.Signals(number).name)
-        except StowageError:
-            pass  # it has not started yet, or has just ended
-
+    noted: SimpleQueue[int] = SimpleQueue()
+    sender = Thread(target=_send_noted, args=(noted, send), name="signals", daemon=True)
     numbers = [one for one in signal.Signals if one.name not in _OURS]
-    before = {number: signal.signal(number, forward) for number in numbers}
+    before = {
+        number: signal.signal(number, lambda noticed, frame: noted.put(noticed))
+        for number in numbers
+    }
+    sender.start()
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        noted.put(_NO_MORE)
+        sender.join()
+
+
+def _send_noted(noted: SimpleQueue[int], send: Callable[[str], object]) -> None:
+    while (number := noted.get()) != _NO_MORE:
+        try:
+            send(signal.Signals(number).name)
+        except StowageError:
+            pass  # it has not started yet, or has just ended

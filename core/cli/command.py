@@ -57,8 +57,9 @@ class Command:
         lines = [f"Usage:  {name} {self.usage}".rstrip(), "", summary]
         if len(aliases) > 1:
             lines += ["", "Aliases:", "  " + ", ".join(aliases)]
-        if self.flags:
-            lines += ["", "Options:", *_option_lines(self.flags)]
+        flags = [flag for flag in self.flags if flag.meaning]  # a second name has none
+        if flags:
+            lines += ["", "Options:", *_option_lines(flags)]
         return "\n".join(lines)
 
 

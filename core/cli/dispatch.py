@@ -23,7 +23,7 @@ from .streams import silence
 _SHORTS = {"storage-driver": "s", "debug": "D", "log-level": "l"}
 
 #: Commands whose own failure must not look like the container's: prefix and code of Docker's.
-_RUNNERS = ("run", "create", "exec")
+_RUNNERS = ("run", "create")
 
 
 def run(argv: Sequence[str]) -> int:

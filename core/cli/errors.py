@@ -1,8 +1,8 @@
 """One place where errors become messages and exit codes.
 
 ============================== ==================================================================
-``run``, ``create``, ``exec``  ``stowage: <brief>.``; 125, or what CommandFailed says (126, 127)
-any other command              ``Error: <brief>``; 1
+``run``, ``create``            ``stowage: <brief>.``; 125, or what CommandFailed says (126, 127)
+any other command              ``Error: <brief>``; 1, or what CommandFailed says
 wrong flags                    pflag's words and ``See 'stowage … --help'.``; 125
 a template that is no template 64
 SIGINT, broken pipe            130, 141

@@ -45,7 +45,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
     many("volume", "Bind mount a directory or file of the host", "v"),
     Flag("network", "Connect a container to a network", value="network"),
-    Flag("net", "Connect a container to a network", value="network"),
+    Flag("net", "", value="network"),
     Flag("hostname", "Container host name", "h"),
     Flag("domainname", "Container NIS domain name"),
     Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image"),
