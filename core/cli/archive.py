@@ -54,7 +54,7 @@ def write_archive(target: str | None, write: Callable[[BinaryIO], object]) -> No
         return
     path = Path(target)
     if path.exists() and not path.is_file():  # a pipe or a device is written to as it is
-        with open(path, "wb") as stream:
+        with effect("file.write", path=path), open(path, "wb") as stream:
             write(stream)
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")

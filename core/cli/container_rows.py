@@ -86,4 +86,4 @@ def status(record: ContainerRecord, now_ns: int | None = None) -> str:
         return f"Exited ({facts.exit_code}) {human.since(facts.finished_ns, now)}"
     if state is ContainerState.REMOVING:
         return "Removal In Progress"
-    return state.value.capitalize()
+    return state.capitalize()

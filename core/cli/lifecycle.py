@@ -41,21 +41,21 @@ def _start(context: Context, parsed: Parsed) -> int:
 def _stop(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
     timeout = parsed.number("time")
-    return context.each(
-        parsed.arguments, lambda name: _nothing(containers.stop(name, timeout_seconds=timeout))
-    )
 
+    def stop(name: str) -> None:
+        containers.stop(name, timeout_seconds=timeout)
 
-def _nothing(result: object) -> None:
-    """Print the name as it was given, whatever the engine returns."""
+    return context.each(parsed.arguments, stop)
 
 
 def _kill(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
-    name = parsed.text("signal") or "KILL"
-    return context.each(
-        parsed.arguments, lambda reference: _nothing(containers.kill(reference, name))
-    )
+    signal_name = parsed.text("signal") or "KILL"
+
+    def kill(name: str) -> None:
+        containers.kill(name, signal_name)
+
+    return context.each(parsed.arguments, kill)
 
 
 def _remove(context: Context, parsed: Parsed) -> int:

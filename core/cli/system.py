@@ -95,7 +95,8 @@ def _gc(context: Context, parsed: Parsed) -> int:
 def _resume(context: Context, parsed: Parsed) -> None:
     """Opening the root has recovered what was unfinished; this finishes what goes on behind."""
     engine = context.engine
-    engine.recover()
+    engine.layers.recover()
+    engine.containers.recover()
     left = engine.layers.drain()
     running = sum(record.state.lives for record in engine.containers.list())
     context.say(

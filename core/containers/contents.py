@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import FailedPrecondition, InvalidArgument
 from ..images.changes import apply_changes
@@ -99,6 +99,12 @@ def changes(context: Context, record: ContainerRecord) -> Sequence[Change]:
     """Return what a container changed in its root, sorted by path."""
     with live_root(context, record) as root:
         return context.root.layers.changes(record.snapshot, driver=record.driver, root=root)
+
+
+def export(context: Context, record: ContainerRecord, out: BinaryIO) -> None:
+    """Write the archive of a container's whole root; it may run meanwhile."""
+    with live_root(context, record) as root:
+        context.root.layers.diff(record.snapshot, out, parent=None, driver=record.driver, root=root)
 
 
 def commit(

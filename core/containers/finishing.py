@@ -162,7 +162,8 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
 
 
 def stop(context: Context, record: ContainerRecord, timeout_seconds: float | None = None) -> None:
-    """Ask a container to end by its stop signal, and kill it after the time-out.
+    """Ask a container to end by its stop signal, and kill it after the time-out (never, for a
+    negative one).
 
     A container that does not run is left alone. Returns once its end is recorded.
     """
@@ -174,7 +175,8 @@ def stop(context: Context, record: ContainerRecord, timeout_seconds: float | Non
     process = first_process(context, record)
     if process is not None:
         _signal(context, record, parse_signal(record.spec.stop_signal or "TERM"))
-        if not wait_gone(process, timeout_seconds):
+        patience = None if timeout_seconds < 0 else timeout_seconds
+        if not wait_gone(process, patience):
             _signal(context, record, parse_signal("KILL"))
             wait_gone(process, STOP_TIMEOUT_SECONDS)
     wait(context, record.id)

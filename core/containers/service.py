@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import FailedPrecondition
 from ..model import Change
@@ -221,6 +221,12 @@ class Containers:
         from .contents import changes
 
         return changes(self._context, self.get(reference))
+
+    def export(self, reference: str, out: BinaryIO) -> None:
+        """Write the archive of a container's whole root; it may run meanwhile."""
+        from .contents import export
+
+        export(self._context, self.get(reference), out)
 
     def commit(
         self,
