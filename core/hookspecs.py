@@ -125,7 +125,8 @@ class StorageSpec:
 
         *options* are this snapshot's as recorded (scope ``snapshot``); the core may have changed
         them since ``storage_prepare`` (overlay's ``index=off`` after the root was copied).
-        The first is the root; later ones go on top of it. ACTIVE is writable; VIEW and
+        It is one mount (in a sequence, as containerd has it); a driver that needs several puts
+        them together in ``storage_attach``. ACTIVE is writable; VIEW and
         COMMITTED must be read-only (the core adds ``ro`` to what it mounts for them). Pure:
         the same arguments give the same value.
 

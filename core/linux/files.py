@@ -40,20 +40,24 @@ class Copier:
     def __init__(self) -> None:
         self._clones = True
 
-    def copy(self, source: int, target: int, size_bytes: int, *, sparse: bool) -> None:
-        """Copy as :func:`copy_contents` does; only a *sparse* file is searched for holes."""
+    def copy(self, source: int, target: int, size_bytes: int) -> None:
+        """Copy as :func:`copy_contents` does."""
         if self._clones:
             self._clones = try_clone(source, target)
             if self._clones:
                 return
-        if sparse:
-            _copy_data(source, target, size_bytes)
-        else:
-            _copy_range(source, target, 0, size_bytes)
+        _copy_data(source, target, size_bytes)
 
 
 def _copy_data(source: int, target: int, size_bytes: int) -> None:
-    """Copy what is data and leave holes where *source* has them."""
+    """Copy what is data and leave holes where *source* has them.
+
+    The count of blocks does not tell whether there are any: it includes those of xattrs and of
+    preallocation.
+    """
+    if os.lseek(source, 0, os.SEEK_HOLE) >= size_bytes:
+        _copy_range(source, target, 0, size_bytes)
+        return
     os.ftruncate(target, size_bytes)
     offset = 0
     while offset < size_bytes:

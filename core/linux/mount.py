@@ -10,10 +10,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..effects import effectful
+from ..errors import NotSupported
 from ..model import DirectoryOption, Mount
 from .namespaces import CLONE_FS, CLONE_NEWNS, on_throwaway_thread, unshare
 from .syscalls import (
@@ -86,9 +87,9 @@ def attach(mount: Mount, *, read_only: bool = False) -> int:
     return _attach_new(mount, attrs)
 
 
-def _or_close(descriptor: int, step: object) -> None:
+def _or_close(descriptor: int, step: Callable[[], object]) -> None:
     try:
-        step()  # type: ignore[operator]  # a callable; object keeps the lambda's type out
+        step()
     except BaseException:
         os.close(descriptor)
         raise
@@ -168,7 +169,11 @@ def _attach_monolithic(mount: Mount, attrs: int) -> int:
         os.chdir(target)
         data = ",".join(_monolithic_options(mount))
         syscall_mount(mount.source, target, mount.type, attrs_to_flags(attrs), data)
-        return clone_tree(target)
+        descriptor = clone_tree(target)
+        # The thread's namespace ends some time after the thread; what it held until then would
+        # keep an upper directory in use.
+        _or_close(descriptor, lambda: unmount(target, lazy=True))
+        return descriptor
 
     return on_throwaway_thread(run)
 
@@ -187,9 +192,14 @@ def attrs_to_flags(attrs: int) -> int:
 
 
 def attach_all(mounts: Sequence[Mount], *, read_only: bool = False) -> int:
-    """Make the first mount, with the later ones stacked on its root; returns its descriptor."""
+    """Make the one mount of a snapshot as :func:`attach` does.
+
+    Raises:
+        NotSupported: if there is none, or more than one: what needs several is put together by
+            its driver, in ``storage_attach``.
+    """
     if len(mounts) != 1:
-        raise NotImplementedError("stacked mounts: a driver with them serves storage_attach")
+        raise NotSupported(f"a snapshot is shown by one mount, not by {len(mounts)}")
     return attach(mounts[0], read_only=read_only)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ def read_mountinfo(pid: int | str = "self") -> list[MountEntry]:
     Raises:
         OSError: if the process is gone or not ours to look at.
     """
-    text = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape")
+    # Only a newline ends a line: a target may hold "\r" or U+2028, which the kernel shows as is.
+    text = os.fsdecode(Path(f"/proc/{pid}/mountinfo").read_bytes())
     return [_parse(line) for line in text.split("\n") if line]
 
 

@@ -31,6 +31,8 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 def copy_tree(source: Path, target: Path) -> None:
     """Copy the directory *source* onto the empty directory *target*, its attributes included.
 
+    *target* must have no default ACL (``make_base`` sees to that).
+
     Raises:
         OSError: at the first thing that cannot be copied as it is; *target* is half made then.
     """
@@ -144,8 +146,7 @@ class _TreeCopy:
             writing = os.open(name, _WRITE, stat.S_IMODE(facts.st_mode), dir_fd=target)
             try:
                 if facts.st_size:
-                    sparse = facts.st_blocks * 512 < facts.st_size
-                    self._copier.copy(reading, writing, facts.st_size, sparse=sparse)
+                    self._copier.copy(reading, writing, facts.st_size)
                 copy_attributes(reading, writing, facts, fresh=True)
             finally:
                 os.close(writing)

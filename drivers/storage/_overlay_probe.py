@@ -50,6 +50,7 @@ class Traits:
     index: bool
     whiteout_xattr: bool
     stable_inodes: bool
+    fresh_reads: bool
     acl: bool
     reflink: bool
 
@@ -100,11 +101,12 @@ def _try_in(place: Path, settings: Settings) -> tuple[list[os.DirEntry[str]], Tr
                 f"index=on does not work on {_name(place)} (it has no file handles)",
                 "set overlay.index=auto",
             )
-        stable, acl = _look(mounted)
+        _check_whiteout(mounted)
+        stable, fresh, acl = _copy_up(mounted)
     finally:
         os.close(mounted)
     reflink = can_clone(place)
-    return entries, Traits(form, userxattr, indexed, whiteout_xattr, stable, acl, reflink)
+    return entries, Traits(form, userxattr, indexed, whiteout_xattr, stable, fresh, acl, reflink)
 
 
 @effectful("probe.xattr")
@@ -174,23 +176,36 @@ def _unfit_mount(place: Path, forms: Sequence[str], failures: Sequence[OSError])
     return Unfit(f"overlay does not mount on {name}: {said}", "see the kernel's log (dmesg)")
 
 
-def _look(mounted: int) -> tuple[bool, bool]:
-    """Return whether an inode's number outlives its copy-up, and whether ACLs are kept."""
+def _check_whiteout(mounted: int) -> None:
     try:
         os.stat("gone", dir_fd=mounted)
     except FileNotFoundError:
         pass
     else:
         raise Unfit("the kernel does not honour whiteouts", "use Linux 6.7 or later, or be root")
-    before = os.stat("kept", dir_fd=mounted)
-    with effect("probe.copy_up"):
-        writer = os.open("kept", os.O_WRONLY | os.O_CLOEXEC, dir_fd=mounted)
+
+
+def _copy_up(mounted: int) -> tuple[bool, bool, bool]:
+    """Write to the lower layer's file through the mount, and look.
+
+    Return whether its inode's number stays, whether a descriptor opened before sees what was
+    written (Linux 4.19), and whether ACLs are kept.
+    """
+    reader = os.open("kept", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mounted)
     try:
-        after = os.fstat(writer)
-        acl = keeps_acls(writer)
+        before = os.fstat(reader)
+        with effect("probe.copy_up"):
+            writer = os.open("kept", os.O_WRONLY | os.O_CLOEXEC, dir_fd=mounted)
+            try:
+                os.write(writer, b"written")
+                after = os.fstat(writer)
+                acl = keeps_acls(writer)
+            finally:
+                os.close(writer)
+        fresh = os.pread(reader, 7, 0) == b"written"
     finally:
-        os.close(writer)
-    return (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino), acl
+        os.close(reader)
+    return (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino), fresh, acl
 
 
 def _unfit_place(root: Path, error: OSError) -> Unfit:

@@ -20,7 +20,8 @@ What the capabilities hang on:
   index; then the core compares mounts.
 * ``exclusive_upper``, ``hardlinks_kept``: ``index``, which needs file handles.
 * ``dir_rename``: ``redirect_dir`` (otherwise rename(2) of a parent's directory is EXDEV).
-* ``stable_inodes``, ``acl_enforced``, ``reflink``: the backing file system.
+* ``stable_inodes``, ``acl_enforced``, ``reflink``: the backing file system;
+  ``fresh_read_descriptor``: the kernel (a file mapped before its first write stays old).
 * ``rebase`` is not claimed: a layer unpacked without its parents has made-up attributes on
   every directory that its archive left out, and those would hide the parents'.
 
@@ -103,7 +104,7 @@ class OverlayDriver:
             stable_inodes=traits.stable_inodes,
             hardlinks_kept=traits.index,
             dir_rename=self._settings.redirects,
-            fresh_read_descriptor=False,
+            fresh_read_descriptor=traits.fresh_reads,
             acl_enforced=traits.acl,
             host_root=True,
             max_depth=depth,
