@@ -108,6 +108,7 @@ class OverlayDriver:
             acl_enforced=traits.acl,
             host_root=True,
             max_depth=depth,
+            stale_options=("index=off",) if traits.index else (),
         )
 
     @cached_property
