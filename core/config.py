@@ -305,7 +305,7 @@ class _Loader:
             self.problems.append(
                 f"{given.origin.where}: {name} is refused: {key.reason}; remove it to go on"
             )
-        elif key.disposition is Disposition.IGNORED:
+        elif key.reason and key.disposition in (Disposition.IGNORED, Disposition.KEPT):
             self.warnings.append(f"{name} ({given.origin}) has no effect: {key.reason}")
         yield value
 

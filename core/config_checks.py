@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Interface, IPv6Network
 from pathlib import Path
 
-from .config_types import AddressPool
+from .config_types import AddressPool, Runtime
 
 
 def cross_checks(values: Mapping[str, object]) -> list[str]:
@@ -82,8 +82,13 @@ def _pools(values: Mapping[str, object]) -> Iterator[str]:
 
 def _runtime(values: Mapping[str, object]) -> Iterator[str]:
     runtimes = values.get("runtimes")
-    if isinstance(runtimes, Mapping) and "runc" in runtimes:
+    if not isinstance(runtimes, Mapping):
+        return
+    if "runc" in runtimes:
         yield "runtimes: runtime name 'runc' is reserved"
+    for name, runtime in runtimes.items():
+        if isinstance(runtime, Runtime) and runtime.arguments:
+            yield (f"runtimes: {name}: runtimeArgs are not passed on; name a script that adds them")
 
 
 def _tls(values: Mapping[str, object]) -> Iterator[str]:

@@ -3,7 +3,8 @@
 All keys of dockerd 20.10's ``daemon.json`` are here, and ours. A key is
 
 - *honoured*: it has a field of :class:`~stowage.config.Config`;
-- *kept*: checked and held in a field for a part of Stowage that may not be installed yet;
+- *kept*: checked and held in a field for a part of Stowage that is to come; where its absence
+  could surprise, a warning says so;
 - *ignored*: accepted with one warning that says why it means nothing here;
 - *refused*: ignoring it would be unsafe, so any value that asks for something is an error.
 """
@@ -48,8 +49,8 @@ class Key:
     """One directive.
 
     *flag* is its name on the command line (``--storage-opt`` for ``storage-opts``). *reason* says
-    why it is ignored or refused. *ours* tells a key that Docker does not have. *alias_of* names
-    the key that this is an old name of.
+    why it is ignored, refused or without effect yet. *ours* tells a key that Docker does not
+    have. *alias_of* names the key that this is an old name of.
     """
 
     name: str
@@ -82,10 +83,21 @@ DEFAULT_EXEC_ROOT = Path("/run/stowage")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 _TEXTS = ListOf(Text())
+_COUNT = Integer(1, 1000)
+_NO_API = "no API is served in this version"
+_NO_PULL = "no registry is asked in this version"
 
 
-def _kept(name: str, type: KeyType[object], default: object, meaning: str, flag: str = "") -> Key:
-    return Key(name, type, default, meaning, Disposition.KEPT, flag=flag)
+def _kept(
+    name: str,
+    type: KeyType[object],
+    default: object,
+    meaning: str,
+    *,
+    flag: str = "",
+    reason: str = "",
+) -> Key:
+    return Key(name, type, default, meaning, Disposition.KEPT, reason, flag)
 
 
 def _ours(name: str, type: KeyType[object], default: object, meaning: str) -> Key:
@@ -114,6 +126,7 @@ _HONOURED = (
     Key("log-level", Choice(LOG_LEVELS), "info", "least severe messages that are shown"),
     Key("default-runtime", Text(), None, "OCI runtime; unset: crun, else runc"),
     Key("runtimes", MapOf(RuntimeType()), {}, "more OCI runtimes, by name", flag="add-runtime"),
+    Key("labels", _TEXTS, (), "labels that 'info' shows", flag="label"),
     Key("dns", ListOf(IpAddress()), (), "name servers of containers"),
     Key("dns-opts", _TEXTS, (), "options line of their resolv.conf", flag="dns-opt"),
     Key("dns-search", _TEXTS, (), "search domains of containers"),
@@ -161,20 +174,38 @@ _KEPT = (
     _kept("hosts", _TEXTS, (), "where the API listens", flag="host"),
     _kept("registry-mirrors", _TEXTS, (), "mirrors asked first", flag="registry-mirror"),
     _kept("insecure-registries", _TEXTS, (), "registries without TLS", flag="insecure-registry"),
-    _kept("tls", Boolean(), False, "TLS on TCP hosts of the API"),
-    _kept("tlsverify", Boolean(), False, "TLS, and clients need a certificate"),
-    _kept("tlscacert", Directory(), None, "who signs the certificates of clients"),
-    _kept("tlscert", Directory(), None, "certificate of the API"),
-    _kept("tlskey", Directory(), None, "key of the API"),
-    _kept("group", Text(), None, "group that owns the API's unix sockets"),
-    _kept("pidfile", Directory(), None, "where the API server writes its pid"),
-    _kept("max-concurrent-downloads", Integer(1, 1000), 3, "layers pulled at a time"),
-    _kept("max-concurrent-uploads", Integer(1, 1000), 5, "layers pushed at a time"),
-    _kept("max-download-attempts", Integer(1, 1000), 5, "tries for each layer"),
-    _kept("labels", _TEXTS, (), "labels that 'info' shows", flag="label"),
-    _kept("default-shm-size", Size(), 64 << 20, "bytes of /dev/shm in containers"),
-    _kept("default-ulimits", MapOf(UlimitType()), {}, "limits of containers", "default-ulimit"),
-    _kept("shutdown-timeout", Integer(-1, 86400, "seconds"), 15, "grace when all is stopped"),
+    _kept("tls", Boolean(), False, "TLS on TCP hosts of the API", reason=_NO_API),
+    _kept("tlsverify", Boolean(), False, "TLS, and clients need a certificate", reason=_NO_API),
+    _kept("tlscacert", Directory(), None, "who signs certificates of clients", reason=_NO_API),
+    _kept("tlscert", Directory(), None, "certificate of the API", reason=_NO_API),
+    _kept("tlskey", Directory(), None, "key of the API", reason=_NO_API),
+    _kept("group", Text(), None, "group that owns the API's unix sockets", reason=_NO_API),
+    _kept("pidfile", Directory(), None, "where the API server writes its pid", reason=_NO_API),
+    _kept("max-concurrent-downloads", _COUNT, 3, "layers pulled at a time", reason=_NO_PULL),
+    _kept("max-concurrent-uploads", _COUNT, 5, "layers pushed at a time", reason=_NO_PULL),
+    _kept("max-download-attempts", _COUNT, 5, "tries for each layer", reason=_NO_PULL),
+    _kept(
+        "default-shm-size",
+        Size(),
+        64 << 20,
+        "bytes of /dev/shm in containers",
+        reason="/dev/shm has 64 MiB in this version",
+    ),
+    _kept(
+        "default-ulimits",
+        MapOf(UlimitType()),
+        {},
+        "limits of containers",
+        flag="default-ulimit",
+        reason="containers inherit the limits of who starts them in this version",
+    ),
+    _kept(
+        "shutdown-timeout",
+        Integer(-1, 86400, "seconds"),
+        15,
+        "grace when all is stopped",
+        reason=_NO_API,
+    ),
 )
 
 _IGNORED = (

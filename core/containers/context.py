@@ -131,7 +131,11 @@ class Context:
     @cached_property
     def default_runtime(self) -> Runtime:
         """The runtime that new runs use; raises as :func:`find_runtime`."""
-        return find_runtime(self.root.config.default_runtime, self.running_directory / "runtime")
+        config = self.root.config
+        configured = config.default_runtime
+        if configured in config.runtimes:
+            configured = config.runtimes[configured].path
+        return find_runtime(configured, self.running_directory / "runtime")
 
     def runtime_of(self, record: ContainerRecord) -> Runtime:
         """Return the runtime that has created this container."""

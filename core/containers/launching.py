@@ -194,6 +194,7 @@ def _config(
         spec.domainname,
         nameservers=[str(address) for address in settings.dns],
         search=settings.dns_search,
+        options=settings.dns_opts,
         host_network=sandbox is None,
     )
     account = resolve_user(root, spec.user)

@@ -29,7 +29,7 @@ class NameFiles:
 
     *host_network* copies the host's own files as they are; else *addresses* are the
     container's, and the host's name servers that only the host reaches (loopback) are left out.
-    *nameservers* and *search* override the host's, where given.
+    *nameservers*, *search* and *options* override the host's, where given.
     """
 
     hostname: str
@@ -37,6 +37,7 @@ class NameFiles:
     addresses: Sequence[str] = ()
     nameservers: Sequence[str] = ()
     search: Sequence[str] = ()
+    options: Sequence[str] = ()
     host_network: bool = False
 
     def write(self, directory: Path) -> dict[str, str]:
@@ -59,7 +60,7 @@ class NameFiles:
     def resolv_conf(self) -> str:
         """Return the text of ``/etc/resolv.conf``."""
         host = _read(_HOST_RESOLV_CONF)
-        if self.host_network and not self.nameservers and not self.search:
+        if self.host_network and not (self.nameservers or self.search or self.options):
             return host
         if not _nameservers(host) and _loopback_nameservers(host):
             host = _read(_BEHIND_STUB) or host
@@ -68,7 +69,7 @@ class NameFiles:
         lines = [f"nameserver {address}" for address in nameservers]
         if search and tuple(search) != (".",):  # Docker: "." means none
             lines.append("search " + " ".join(search))
-        if options := _values(host, "options"):
+        if options := self.options or _values(host, "options"):
             lines.append("options " + " ".join(options))
         return "".join(f"{line}\n" for line in lines)
 

@@ -132,6 +132,7 @@ def test_every_problem_is_in_one_report(file: Path) -> None:
         ({"default-ulimits": {"nofile": {"Soft": 9, "Hard": 5}}}, "above the hard limit"),
         ({"default-shm-size": "64Q"}, "expected a size"),
         ({"runtimes": {"runc": {"path": "/x"}}}, "reserved"),
+        ({"runtimes": {"r": {"path": "/x", "runtimeArgs": ["-v"]}}}, "not passed on"),
         ({"log-level": "warning"}, "did you mean 'warn'?"),
         ({"selinux-enabled": True}, "selinux-enabled is refused"),
         ({"authorization-plugins": ["x"]}, "authorization-plugins is refused"),
@@ -155,7 +156,7 @@ def test_values_are_typed(file: Path) -> None:
             "bip": "172.30.0.1/24",
             "fixed-cidr": "172.30.0.128/25",
             "default-address-pools": [{"base": "10.0.0.0/16", "size": 24}],
-            "runtimes": {"mine": {"path": "/bin/x", "runtimeArgs": ["-v"]}},
+            "runtimes": {"mine": {"path": "/bin/x", "runtimeArgs": []}},
             "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}},
             "default-shm-size": "1G",
             "publish-allow": ["10.0.0.0/8"],
@@ -165,7 +166,7 @@ def test_values_are_typed(file: Path) -> None:
 
     assert config.bip == IPv4Interface("172.30.0.1/24")
     assert config.default_address_pools == (AddressPool(ip_network("10.0.0.0/16"), 24),)
-    assert config.runtimes == {"mine": Runtime("/bin/x", ("-v",))}
+    assert config.runtimes == {"mine": Runtime("/bin/x")}
     assert config.default_ulimits == {"nofile": Ulimit(10, 20)}
     assert config.default_shm_size == 1 << 30
     assert config.publish_allow == (ip_network("10.0.0.0/8"),)
