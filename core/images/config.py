@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArchive
 from .documents import Json, Reader, load_json_object
 from .times import parse_time
 
@@ -210,7 +210,7 @@ def parse_config(raw: bytes) -> ImageConfig:
     """Read a config of OCI's or Docker's making.
 
     Raises:
-        InvalidArgument: if it is not JSON, not a config, or a known field has a wrong type.
+        InvalidArchive: if it is not JSON, not a config, or a known field has a wrong type.
     """
     document = load_json_object(raw, "image config", CONFIG_LIMIT_BYTES)
     reader = Reader(document, "image config")
@@ -218,14 +218,14 @@ def parse_config(raw: bytes) -> ImageConfig:
     diff_ids = rootfs.texts("diff_ids")
     for diff_id in diff_ids:
         if not _DIFF_ID.fullmatch(diff_id):
-            raise InvalidArgument(f"invalid image config: diff_id {diff_id!r} is no sha256 digest")
+            raise InvalidArchive(f"invalid image config: diff_id {diff_id!r} is no sha256 digest")
     rootfs.take("type")
     created = reader.text("created")
     try:
         if created:
             parse_time(created)
     except ValueError as error:
-        raise InvalidArgument(f"invalid image config: created: {error}") from None
+        raise InvalidArchive(f"invalid image config: created: {error}") from None
     return ImageConfig(
         platform=Platform(
             reader.text("os") or "linux", reader.text("architecture"), reader.text("variant")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from ..errors import InvalidArgument
+from ..errors import InvalidArchive
 
 T = TypeVar("T")
 Json = Mapping[str, object]
@@ -16,31 +16,31 @@ def load_json_object(raw: bytes, what: str, limit_bytes: int) -> dict[str, objec
     """Parse *raw* as one JSON object of at most *limit_bytes*; *what* names it in errors.
 
     Raises:
-        InvalidArgument: if it is too long, not JSON, nested beyond reason or not an object.
+        InvalidArchive: if it is too long, not JSON, nested beyond reason or not an object.
     """
     document = load_json(raw, what, limit_bytes)
     if not isinstance(document, dict):
-        raise InvalidArgument(f"invalid {what}: expected a JSON object")
+        raise InvalidArchive(f"invalid {what}: expected a JSON object")
     return document
 
 
 def load_json(raw: bytes, what: str, limit_bytes: int) -> object:
     """Parse *raw* as JSON of at most *limit_bytes*; errors as :func:`load_json_object`."""
     if len(raw) > limit_bytes:
-        raise InvalidArgument(f"invalid {what}: longer than {limit_bytes} bytes")
+        raise InvalidArchive(f"invalid {what}: longer than {limit_bytes} bytes")
     try:
         document: object = json.loads(raw)
     except RecursionError:
-        raise InvalidArgument(f"invalid {what}: nested too deeply") from None
+        raise InvalidArchive(f"invalid {what}: nested too deeply") from None
     except ValueError as error:
-        raise InvalidArgument(f"invalid {what}: {error}") from None
+        raise InvalidArchive(f"invalid {what}: {error}") from None
     return document
 
 
 class Reader:
     """Takes typed fields out of a JSON object; null is the same as absent.
 
-    Every method raises InvalidArgument if the field is there with another type.
+    Every method raises InvalidArchive if the field is there with another type.
     """
 
     def __init__(self, document: Json, what: str) -> None:
@@ -87,7 +87,7 @@ class Reader:
         if value is None:
             return absent
         if not fits(value):
-            raise InvalidArgument(f"invalid {self._what}: {key} should be {expected}")
+            raise InvalidArchive(f"invalid {self._what}: {key} should be {expected}")
         return value  # type: ignore[return-value]  # fits() has just checked it
 
 
