@@ -330,9 +330,9 @@ class Engine:
 
     def close(self) -> None:
         """Give up handles, leases and connections; what runs goes on running. Idempotent."""
-        if "layers" in self.__dict__:
-            self.layers.close()  # not under the lock: its reaper may be opening a driver
         with self._lock:
+            if "layers" in self.__dict__:
+                self.layers.close()
             for handle in (*self._storage.values(), *self._network.values()):
                 handle.close()
             self._storage.clear()
