@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from struct import Struct
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -67,7 +66,7 @@ class End:
     size: int
 
 
-class RecipeWriter(AbstractContextManager["RecipeWriter"]):
+class RecipeWriter:
     """Writes a recipe to *out* while an archive goes by; *out* stays the caller's."""
 
     def __init__(self, out: BinaryIO) -> None:
@@ -122,7 +121,7 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
         if self._payloads is not None:
             self._append_replaced(self._payloads)
 
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         if self._payloads is not None:
             self._payloads.close()
 
