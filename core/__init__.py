@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .effects import effect as effect
     from .effects import effectful as effectful
+    from .engine import Engine as Engine
     from .errors import Busy as Busy
     from .errors import DataLoss as DataLoss
     from .errors import FailedPrecondition as FailedPrecondition
@@ -48,6 +49,7 @@ _MODULE_BY_NAME = {
     "ChoiceType": ".options",
     "DataLoss": ".errors",
     "DirectoryOption": ".model",
+    "Engine": ".engine",
     "FailedPrecondition": ".errors",
     "Finding": ".model",
     "IntegerType": ".options",
@@ -80,6 +82,7 @@ __all__ = [
     "ChoiceType",
     "DataLoss",
     "DirectoryOption",
+    "Engine",
     "FailedPrecondition",
     "Finding",
     "IntegerType",

@@ -24,21 +24,24 @@ from .rows import Row
 
 @dataclass(slots=True)
 class Attachment:
-    """An attached snapshot: *root* is a descriptor of its detached mount's root.
+    """An attached snapshot: *root* is a descriptor of its detached mount's root, for reading.
 
     Work only by ``*at`` calls beneath it, or attach it in a mount namespace with
-    :func:`stowage.linux.mount.move`. Both are given up by :meth:`close`.
+    :func:`stowage.linux.mount.move`, which works until :meth:`close` gives up mount and lease.
     """
 
     info: SnapshotInfo
     root: int
     lease: Lease
+    _mount: int = -1
 
     def close(self) -> None:
         """Give up the mount, then the lease. Idempotent."""
         root, self.root = self.root, -1
-        if root >= 0:
-            os.close(root)
+        mount, self._mount = self._mount, -1
+        for descriptor in (root, mount):
+            if descriptor >= 0:
+                os.close(descriptor)
         self.lease.close()
 
     def __enter__(self) -> Attachment:
@@ -71,21 +74,45 @@ def attach(
             context.refuse_if_used(row)
             if not read_only:
                 mark_written(context, row)
-        root = open_root(context, row, read_only=read_only)
+        mount = _open_mount(context, row, read_only=read_only)
+        root = _readable(mount)
     except BaseException:
         lease.close()
         raise
-    return Attachment(row.info(), root, lease)
+    return Attachment(row.info(), root, lease, mount)
 
 
 def mark_written(context: StoreContext, row: Row) -> None:
     """Record that an active snapshot may hold anything from now on."""
     if row.content != "written":
         context.metastore.transact(lambda tx: rows.set_content(tx, row.id, "written"))
+        if row.diff_id is not None:
+            context.recipes.release(row.diff_id)
 
 
 def open_root(context: StoreContext, row: Row, *, read_only: bool) -> int:
-    """Return the descriptor of a new detached mount; the caller holds the lease it needs.
+    """Return a descriptor, for reading, of the root of a new detached mount.
+
+    The caller holds the lease that this needs. The mount can be used, but not attached anywhere,
+    and is gone with the descriptor.
+    """
+    mount = _open_mount(context, row, read_only=read_only)
+    root = _readable(mount)
+    os.close(mount)
+    return root
+
+
+def _readable(mount: int) -> int:
+    """Open the root of the mount behind an O_PATH descriptor; closes that on failure."""
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    except BaseException:
+        os.close(mount)
+        raise
+
+
+def _open_mount(context: StoreContext, row: Row, *, read_only: bool) -> int:
+    """Mount a snapshot, detached, as its driver says.
 
     A mount that fails with ESTALE tells that the root was copied or restored: the snapshot then
     gets the options that its driver names for that case, and keeps them.

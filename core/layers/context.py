@@ -134,9 +134,7 @@ class StoreContext:
 
     def discard(self, row: Row, lease: Lease) -> None:
         """Take back a snapshot that was being made; its name is free at once."""
-        entry = self.metastore.transact(
-            lambda tx: self.trash.forget(tx, row.driver, row.id, row.diff_id)
-        )
+        entry = self.metastore.transact(lambda tx: self.trash.forget(tx, row.driver, row.id))
         self.trash.bury(entry)
         lease.discard()
         self.reaper.nudge()

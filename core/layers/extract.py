@@ -32,6 +32,7 @@ from .tree import (
     Tree,
     join,
     list_names,
+    lstat,
     open_file,
     proc_path,
     read_range,
@@ -292,7 +293,7 @@ class Extractor(AbstractContextManager["Extractor"]):
             lower = walk.lower
             if not directories.layered:
                 lower = walk.upper
-            if directories.sees_lower and (lower is None or not _exists(lower, name)):
+            if directories.sees_lower and (lower is None or lstat(lower, name) is None):
                 return
         directory, _ = directories.enter(parent)
         if not directories.layered:
@@ -301,7 +302,7 @@ class Extractor(AbstractContextManager["Extractor"]):
         elif child in directories.known:
             directories.replace_lower(child)
         elif child not in self._made and not directories.marks.is_whiteout(directory, name):
-            if _exists(directory, name):
+            if lstat(directory, name) is not None:
                 directories.remove(directory, name, child)
             directories.marks.add_whiteout(directory, name)
 
@@ -383,14 +384,6 @@ def _cleaned(name: bytes) -> bytes:
 def _contents(descriptor: int, extents: Extents) -> Iterator[bytes]:
     for offset, length in extents:
         yield from read_range(descriptor, offset, length)
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @effectful("tree.link")

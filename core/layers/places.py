@@ -12,7 +12,7 @@ import stat
 from contextlib import AbstractContextManager
 
 from ..errors import InvalidArchive
-from .tree import join, shown, split
+from .tree import join, lstat, shown, split
 from .whiteouts import Marks
 
 _ENTER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -59,13 +59,13 @@ class Walk(AbstractContextManager["Walk"]):
         """Return the stat of what shows as *name* here, and the directory that it is in."""
         self._settle()
         if self.upper is not None:
-            status = _lstat(self.upper, name)
+            status = lstat(self.upper, name)
             if self._marks.is_whiteout(self.upper, name):
                 return None
             if status is not None:
                 return self.upper, status
         if self.lower is not None:
-            status = _lstat(self.lower, name)
+            status = lstat(self.lower, name)
             if status is not None:
                 return self.lower, status
         return None
@@ -95,7 +95,7 @@ class Walk(AbstractContextManager["Walk"]):
             raise InvalidArchive(f"Symlinks make the way to {shown(self.place)} too long")
         gone = self.upper is not None and self._marks.is_whiteout(self.upper, name)
         upper = None if gone or self.upper is None else _enter(self.upper, name)
-        hidden = self.upper is not None and upper is None and _lstat(self.upper, name) is not None
+        hidden = self.upper is not None and upper is None and lstat(self.upper, name) is not None
         lower = None
         if self.lower is not None and not gone and not hidden:
             lower = _enter(self.lower, name)
@@ -140,13 +140,6 @@ def resolve(walk: Walk, path: bytes) -> bytes:
             walk.restart()
         todo += target.split(b"/")[::-1]
     return walk.place
-
-
-def _lstat(directory: int, name: bytes) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def _enter(directory: int, name: bytes) -> int | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from struct import Struct
 from typing import IO, TYPE_CHECKING, BinaryIO
@@ -66,7 +67,7 @@ class End:
     size: int
 
 
-class RecipeWriter:
+class RecipeWriter(AbstractContextManager["RecipeWriter"]):
     """Writes a recipe to *out* while an archive goes by; *out* stays the caller's."""
 
     def __init__(self, out: BinaryIO) -> None:
@@ -121,7 +122,7 @@ class RecipeWriter:
         if self._payloads is not None:
             self._append_replaced(self._payloads)
 
-    def close(self) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._payloads is not None:
             self._payloads.close()
 

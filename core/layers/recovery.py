@@ -42,6 +42,10 @@ def open_root(context: StoreContext, mounts: MountPoints) -> Lease:
             if rebooted:
                 touched |= _recover_everything(context)
             _recover_drivers(context, touched)
+            if touched:
+                sweep_locks(context)
+        if context.recipes.staged():
+            context.recipes.sweep()
     return _be_present(context)
 
 

@@ -35,7 +35,7 @@ def remove(context: StoreContext, row: Row) -> None:
                 raise NotFound("snapshot", row.name)
             rows.refuse_with_children(tx, now)
             context.record(tx, "remove", row)
-            return context.trash.forget(tx, row.driver, row.id, row.diff_id)
+            return context.trash.forget(tx, row.driver, row.id)
 
         entry = context.metastore.transact(forget)
         context.trash.bury(entry)

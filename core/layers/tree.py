@@ -94,6 +94,14 @@ def shown(path: bytes) -> str:
     return "/" + path.decode(errors="backslashreplace").removesuffix("/")
 
 
+def lstat(directory: int, name: bytes) -> os.stat_result | None:
+    """Return the stat of *name* itself in a directory, or None if it is not there."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 def lstat_beneath(root: int, path: bytes) -> os.stat_result | None:
     """Return the stat of *path* itself, or None if it or its parent directory is not there."""
     if not path:

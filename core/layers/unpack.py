@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -59,10 +60,12 @@ def unpack(
         InvalidArchive: junk, truncated, hostile, wrongly compressed, or over a limit.
         NoSpace, PermissionDenied, NotSupported: what the file system said.
     """
-    writer = RecipeWriter(recipe) if recipe is not None else None
     name = b""
     try:
-        with Tape(decompressed(stream), writer) as tape, Extractor(tree, tape, writer) as extractor:
+        with ExitStack() as stack:
+            kept = None if recipe is None else stack.enter_context(RecipeWriter(recipe))
+            tape = stack.enter_context(Tape(decompressed(stream), kept))
+            extractor = stack.enter_context(Extractor(tree, tape, kept))
             reader = TarReader(tape)
             counter = _Counter(limits, reader)
             for member in reader:
@@ -75,12 +78,8 @@ def unpack(
     except OSError as error:
         raise _explained(error, name) from error
     except (OverflowError, ValueError) as error:
-        raise InvalidArchive(
-            f"The archive cannot be unpacked: {shown(name)}", details=str(error)
-        ) from error
-    finally:
-        if writer is not None:
-            writer.close()
+        brief = f"The archive cannot be unpacked: {shown(name)}"
+        raise InvalidArchive(brief, details=str(error)) from error
     return Unpacked(digest_of(sha256), size_bytes, counter.entries)
 
 

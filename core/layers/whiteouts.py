@@ -30,6 +30,7 @@ from .tree import (
     WHITEOUT_PREFIX,
     Tree,
     list_names,
+    lstat,
     proc_path,
 )
 
@@ -61,13 +62,9 @@ class Marks(ABC):
     def make_opaque(self, directory: int) -> None:
         """Let nothing of the lower layers show in *directory*; has no effect the second time."""
 
-    def sort(self, directory: int, names: list[bytes]) -> Listing:
+    @abstractmethod
+    def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
         """Tell the names in *directory* that are content from those that are marks."""
-        whiteouts = [name for name in names if self.is_whiteout(directory, name)]
-        gone = set(whiteouts)
-        return Listing(
-            [name for name in names if name not in gone], whiteouts, self.is_opaque(directory)
-        )
 
 
 class Listing(NamedTuple):
@@ -95,12 +92,15 @@ class NoMarks(Marks):
     def make_opaque(self, directory: int) -> None:
         raise InvalidArgument("A full tree has no opaque directories")
 
+    def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
+        return Listing([os.fsencode(entry.name) for entry in entries], [], False)
+
 
 class NamedMarks(Marks):
     """Marks by name, as in archives and in branches of aufs."""
 
     def is_whiteout(self, directory: int, name: bytes) -> bool:
-        return _exists(directory, WHITEOUT_PREFIX + name)
+        return lstat(directory, WHITEOUT_PREFIX + name) is not None
 
     @effectful("tree.whiteout")
     def add_whiteout(self, directory: int, name: bytes) -> None:
@@ -111,16 +111,16 @@ class NamedMarks(Marks):
         os.unlink(WHITEOUT_PREFIX + name, dir_fd=directory)
 
     def is_opaque(self, directory: int) -> bool:
-        return _exists(directory, OPAQUE_NAME)
+        return lstat(directory, OPAQUE_NAME) is not None
 
     @effectful("tree.opaque")
     def make_opaque(self, directory: int) -> None:
         if not self.is_opaque(directory):
             os.close(os.open(OPAQUE_NAME, _NEW, 0o444, dir_fd=directory))
 
-    def sort(self, directory: int, names: list[bytes]) -> Listing:
+    def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
         own, whiteouts, opaque = [], [], False
-        for name in names:
+        for name in (os.fsencode(entry.name) for entry in entries):
             if not name.startswith(WHITEOUT_PREFIX):
                 own.append(name)
             elif not name.startswith(RESERVED_PREFIX):
@@ -144,10 +144,9 @@ class DeviceMarks(Marks):
             return False
         if stat.S_ISCHR(status.st_mode):
             return status.st_rdev == 0
-        return self.is_xattr_whiteout(directory, name, status)
+        return self._is_xattr_whiteout(directory, name, status)
 
-    def is_xattr_whiteout(self, directory: int, name: bytes, status: os.stat_result) -> bool:
-        """Tell whether an empty file is a whiteout by its xattr."""
+    def _is_xattr_whiteout(self, directory: int, name: bytes, status: os.stat_result) -> bool:
         if status.st_size or not stat.S_ISREG(status.st_mode):
             return False
         return _mark(proc_path(directory, name), self._whiteout, follow=False) is not None
@@ -166,6 +165,22 @@ class DeviceMarks(Marks):
     @effectful("tree.opaque")
     def make_opaque(self, directory: int) -> None:
         os.setxattr(proc_path(directory, b""), self._opaque, OPAQUE)
+
+    def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
+        """Looks closer only at devices, and at files where the directory's mark says so."""
+        mark = _mark(proc_path(directory, b""), self._opaque)
+        files_too = mark == HAS_WHITEOUTS
+        own, whiteouts = [], []
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            plain = entry.is_dir(follow_symlinks=False) or entry.is_symlink()
+            if not plain and not files_too:
+                plain = entry.is_file(follow_symlinks=False)
+            if not plain and self.is_whiteout(directory, name):
+                whiteouts.append(name)
+            else:
+                own.append(name)
+        return Listing(own, whiteouts, mark == OPAQUE)
 
 
 class XattrMarks(DeviceMarks):
@@ -203,14 +218,6 @@ def marks_of(tree: Tree) -> Marks:
     if not tree.xattr_prefix:
         raise InvalidArgument("A tree of this form needs the prefix of its xattrs")
     return (XattrMarks if tree.whiteout_xattr else DeviceMarks)(tree.xattr_prefix)
-
-
-def _exists(directory: int, name: bytes) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _mark(path: bytes, name: str, *, follow: bool = True) -> bytes | None:

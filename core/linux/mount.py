@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
 _SET_FLAG, _SET_STRING, _SET_FD, _CMD_CREATE = 0, 1, 5, 6
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x04, 0x40
 _ATTRS = {"ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8}
+_BUSY_PAUSES = (0.001, 0.004, 0.015, 0.03)
 _STRING_LIMIT = 255  # fsconfig(2): a longer string is EINVAL
 
 
@@ -194,12 +196,22 @@ def attrs_to_flags(attrs: int) -> int:
 def attach_all(mounts: Sequence[Mount], *, read_only: bool = False) -> int:
     """Make the one mount of a snapshot as :func:`attach` does.
 
+    EBUSY is tried again for some milliseconds: a process that another thread forks holds copies
+    of all descriptors until its exec, and so for that moment a mount that was just given up.
+
     Raises:
         NotSupported: if there is none, or more than one: what needs several is put together by
             its driver, in ``storage_attach``.
     """
     if len(mounts) != 1:
         raise NotSupported(f"a snapshot is shown by one mount, not by {len(mounts)}")
+    for pause_seconds in _BUSY_PAUSES:
+        try:
+            return attach(mounts[0], read_only=read_only)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(pause_seconds)
     return attach(mounts[0], read_only=read_only)
 
 

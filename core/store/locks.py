@@ -31,6 +31,35 @@ class Lease:
         self.exclusive = exclusive
         self._descriptor = descriptor
 
+    def take(self) -> bool:
+        """Take the lock if it is free at this instant; tells whether it was."""
+        kind = fcntl.LOCK_EX if self.exclusive else fcntl.LOCK_SH
+        try:
+            with effect("lock.take", path=self.path):
+                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def current(self) -> bool:
+        """Whether the file that is held is still the one at the path."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor))
+
+    def leave_purpose(self, purpose: str) -> None:
+        """Tell others what the lock is held for; a full disk keeps it from them."""
+        text = f"{os.getpid()} {purpose}\n".encode()
+        try:
+            with effect("lock.purpose", path=self.path):
+                os.pwrite(self._descriptor, text, 0)
+                os.ftruncate(self._descriptor, len(text))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+
     def close(self) -> None:
         """Free the lock. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -74,21 +103,19 @@ class Locks:
         """
         path = self.directory / name
         while True:
-            descriptor = _open(path)
-            kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+            lease = Lease(path, _open(path), exclusive=exclusive)
             try:
-                with effect("lock.take", path=path):
-                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno != errno.EWOULDBLOCK:
-                    raise
-                return None
-            if _still_at(path, descriptor):
-                if exclusive and purpose:
-                    _leave_purpose(descriptor, purpose)
-                return Lease(path, descriptor, exclusive=exclusive)
-            os.close(descriptor)  # deleted between open and flock; there is another file now
+                if not lease.take():
+                    lease.close()
+                    return None
+                if lease.current():
+                    if exclusive and purpose:
+                        lease.leave_purpose(purpose)
+                    return lease
+            except BaseException:
+                lease.close()
+                raise
+            lease.close()  # deleted between open and flock; there is another file now
 
     def acquire(
         self,
@@ -138,25 +165,6 @@ def _open(path: Path) -> int:
     except FileNotFoundError:
         with effect("lock.create", path=path):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _still_at(path: Path, descriptor: int) -> bool:
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(descriptor))
-
-
-def _leave_purpose(descriptor: int, purpose: str) -> None:
-    text = f"{os.getpid()} {purpose}\n".encode()
-    try:
-        with effect("lock.purpose"):
-            os.pwrite(descriptor, text, 0)
-            os.ftruncate(descriptor, len(text))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
 
 
 def _read_purpose(path: Path) -> tuple[int, str]:

@@ -26,6 +26,9 @@ from .metastore import Metastore
 from .recipes import Recipes
 from .trash import Trash, TrashEntry
 
+_STOP_SECONDS = 5.0
+"""A driver that takes longer over one entry is left alone; the thread is a daemon."""
+
 _log = logging.getLogger("stowage.store.reaper")
 
 
@@ -91,7 +94,7 @@ class Reaper:
         self._stopping.set()
         self._wanted.set()
         if thread is not None:
-            thread.join()
+            thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while True:

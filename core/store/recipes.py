@@ -98,6 +98,10 @@ class Recipes:
             if not self.known(diff_id):
                 self._unlink(self.path(diff_id))
 
+    def staged(self) -> bool:
+        """Whether a recipe is being written, or was when its maker was killed."""
+        return any(name.startswith(_STAGED) for name in os.listdir(self._layout.recipes))
+
     def sweep(self) -> list[Path]:
         """Delete every staged or unnamed recipe and return them; nothing while any is written."""
         lease = self._locks.try_acquire(_LOCK, exclusive=True)

@@ -45,10 +45,10 @@ class Trash:
     def path(self, entry: TrashEntry) -> Path:
         return self._layout.trash / entry.directory
 
-    def forget(
-        self, tx: sqlite3.Connection, driver: str, number: int, diff_id: str | None
-    ) -> TrashEntry:
+    def forget(self, tx: sqlite3.Connection, driver: str, number: int) -> TrashEntry:
         """Within a transaction: turn a snapshot's row into one of the trash."""
+        row = tx.execute("SELECT diff_id FROM snapshots WHERE id = ?", (number,)).fetchone()
+        diff_id = None if row is None else row[0]
         tx.execute("DELETE FROM mounts WHERE snapshot_id = ?", (number,))
         tx.execute("DELETE FROM snapshots WHERE id = ?", (number,))
         return _insert(tx, driver, f"{driver}-{number}", diff_id)

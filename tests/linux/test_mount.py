@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,29 @@ def test_descriptors_are_closed_when_a_mount_fails(place: Path) -> None:
 def test_a_snapshot_is_one_mount(place: Path, count: int) -> None:
     with pytest.raises(NotSupported, match=f"not by {count}"):
         mount.attach_all([bind(place)] * count)
+
+
+def test_a_descriptor_that_a_fork_holds_until_its_exec_does_not_make_it_busy(place: Path) -> None:
+    for name in ("upper", "work"):
+        (place / name).mkdir()
+    overlay = Mount(
+        "overlay",
+        "overlay",
+        ("index=on", "lowerdir+=source", "upperdir=upper", "workdir=work"),
+        place,
+    )
+    descriptor = mount.attach(overlay)
+    forked = os.fork()
+    if forked == 0:
+        time.sleep(0.02)
+        os._exit(0)
+    os.close(descriptor)
+    try:
+        with pytest.raises(OSError, match="busy"):
+            mount.attach(overlay)
+        os.close(mount.attach_all([overlay]))
+    finally:
+        os.waitpid(forked, 0)
 
 
 def test_a_mount_of_another_namespace_is_cloned_through_a_descriptor(place: Path) -> None:

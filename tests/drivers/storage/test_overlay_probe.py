@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stowage.effects import observe
 from stowage.linux.mount import attach, move, unmount
 from stowage.linux.namespaces import CLONE_NEWNS, CLONE_NEWUSER, unshare
 from stowage.model import DirectoryOption, Mount
@@ -203,3 +206,38 @@ def test_index_on_is_refused_where_there_is_none(
     assert "index=on" in finding.reason
     assert not fallen_back.capabilities.exclusive_upper
     assert not fallen_back.capabilities.hardlinks_kept
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_a_failure_at_any_step_is_a_finding_and_leaves_no_trace(
+    shm_dir: Path, tools: Any, driver: str
+) -> None:
+    """But for the steps that remove: what they leave, recovery takes."""
+    names: list[str] = []
+    failing = -1
+
+    @contextmanager
+    def around(name: str, facts: dict[str, object]) -> Iterator[None]:
+        names.append(name)
+        if len(names) - 1 == failing:
+            raise OSError(5, "injected")
+        yield
+
+    remove = observe(around)
+    try:
+        assert tools.rig(driver, shm_dir).driver.storage_probe().ok
+        steps = list(names)
+        assert len(steps) > 5
+        for failing, step in enumerate(steps):  # read by the observer
+            names.clear()
+            rig = tools.rig(driver, shm_dir)
+            before = os.listdir("/proc/self/fd")
+            probe = rig.driver.storage_probe()
+            assert os.listdir("/proc/self/fd") == before
+            if step in ("file.unlink", "directory.remove"):
+                failing = len(steps) + 1000  # recovery itself is left alone
+                rig.driver.storage_recover([])
+            assert tree(shm_dir) == [], step
+            assert probe.ok or "injected" in probe.findings[0].reason, (step, probe)
+    finally:
+        remove()
