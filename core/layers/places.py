@@ -52,8 +52,9 @@ class Walk(AbstractContextManager["Walk"]):
 
     def go(self, place: bytes) -> None:
         """Go down to a place beneath here; all symlinks on the way are resolved already."""
+        self._settle()
         for name in place.split(b"/") if place else ():
-            self.down(name)
+            self._step(name)
 
     def see(self, name: bytes) -> tuple[int, os.stat_result] | None:
         """Return the stat of what shows as *name* here, and the directory that it is in."""
