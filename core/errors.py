@@ -174,8 +174,13 @@ def from_os_error(error: OSError, brief: str, *, resolution: str | None = None) 
     number = error.errno or 0
     details = f"{os.strerror(number)} (errno {number})" if number else str(error)
     if error.filename is not None:
-        details += f": {os.fsdecode(error.filename)}"
+        details += f": {shown_file(error.filename)}"
     kind = _CLASS_BY_ERRNO.get(number, Unavailable)
     translated = kind(brief, details=details, resolution=resolution)
     translated.errno = error.errno
     return translated
+
+
+def shown_file(name: str | bytes | int) -> str:
+    """Return what an OSError's ``filename`` is called in messages: a path or a descriptor."""
+    return f"descriptor {name}" if isinstance(name, int) else os.fsdecode(name)

@@ -17,7 +17,7 @@ import os
 import sys
 import traceback
 
-from ..errors import CommandFailed, StowageError
+from ..errors import CommandFailed, StowageError, shown_file
 from .template import EXIT_CODE as TEMPLATE_EXIT_CODE
 
 FAILED = 1
@@ -37,7 +37,7 @@ def describe(error: BaseException, prefix: str = "Error: ") -> str:
         return "\n".join(lines)
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else str(error)
-        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        where = f"{shown_file(error.filename)}: " if error.filename is not None else ""
         return f"{prefix}{where}{reason}"
     return (
         f"{prefix}internal error: {type(error).__name__}: {error}\n"

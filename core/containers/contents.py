@@ -55,13 +55,17 @@ def live_root(context: Context, record: ContainerRecord) -> Iterator[int | None]
         yield None
         return
     try:
-        root = in_mount_namespace(namespace, _clone_root)
+        clone = in_mount_namespace(namespace, _clone_root)
     finally:
         os.close(namespace)
-    try:
-        yield root
+    try:  # the clone's own descriptor is an O_PATH one, which can be neither listed nor asked
+        root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=clone)
+        try:
+            yield root
+        finally:
+            os.close(root)
     finally:
-        os.close(root)
+        os.close(clone)
 
 
 def _clone_root() -> int:
