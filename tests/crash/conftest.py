@@ -1,0 +1,100 @@
+"""A root with busybox in it, and what must be true of a root that nobody works on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stowage.engine import Engine
+from stowage.linux.mountinfo import read_mountinfo
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    from stowage.images.bootstrap import busybox
+
+    with Engine(tmp_path) as engine:
+        busybox(engine.images)
+    yield tmp_path
+    with Engine(tmp_path) as engine:
+        for record in engine.containers.list():
+            engine.containers.remove(record.id, force=True)
+
+
+@pytest.fixture
+def spawn(root: Path) -> Callable[[int, float, str], subprocess.Popen[str]]:
+    """Start a worker on the root and wait until it works."""
+
+    def start(seed: int, seconds: float, operations: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(WORKER), str(root), str(seed), str(seconds), operations],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+        return process
+
+    return start
+
+
+def processes_of(root: Path) -> list[str]:
+    """Command lines that name the root, our own and its workers' left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(root) in command:
+            found.append(f"{entry.name} {command}")
+    return found
+
+
+@pytest.fixture
+def assert_in_order(root: Path) -> Callable[[], None]:
+    """The check of a root that nobody works on."""
+    return lambda: _assert_in_order(root)
+
+
+def _assert_in_order(root: Path) -> None:
+    """Open the root as the next command would, remove its containers, and look at everything."""
+    with Engine(root) as engine:
+        for record in engine.containers.list():
+            engine.containers.remove(record.id, force=True)
+        engine.layers.drain(30)
+        findings = engine.layers.check(quick=False)
+        assert [str(finding) for finding in findings] == []
+        rows = engine.metastore.read().execute("SELECT driver, id, state FROM snapshots")
+        recorded = {(row["driver"], str(row["id"])) for row in rows}
+        unfinished = engine.metastore.read().execute(
+            "SELECT name FROM snapshots WHERE state != 'ready' OR committing IS NOT NULL"
+        )
+        assert [row["name"] for row in unfinished] == []
+        on_disk = {
+            (driver.name, directory.name)
+            for driver in engine.layout.storage.iterdir()
+            for directory in driver.iterdir()
+            if directory.name.isdigit()
+        }
+        assert on_disk == recorded
+        assert list(engine.layout.trash.iterdir()) == []
+        assert list(engine.layout.containers.iterdir()) == []
+        running = engine.layout.running(engine.metastore.root_id)
+        bundles = running / "containers"
+        assert not bundles.exists() or list(bundles.iterdir()) == []
+        root_id = engine.metastore.root_id
+    cgroups = Path("/sys/fs/cgroup").glob(f"**/stowage/{root_id}/*/")
+    assert list(cgroups) == []
+    assert [m.target for m in read_mountinfo() if m.target.startswith(str(root))] == []
+    assert processes_of(root) == []
