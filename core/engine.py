@@ -330,9 +330,10 @@ class Engine:
 
     def close(self) -> None:
         """Give up handles, leases and connections; what runs goes on running. Idempotent."""
+        layers: LayerStore | None = self.__dict__.get("layers")
+        if layers is not None:
+            layers.close()  # not under our lock: its reaper may be asking for a handle
         with self._lock:
-            if "layers" in self.__dict__:
-                self.layers.close()
             for handle in (*self._storage.values(), *self._network.values()):
                 handle.close()
             self._storage.clear()
