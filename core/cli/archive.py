@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..effects import effect
 from ..errors import InvalidArgument
@@ -16,6 +16,14 @@ from .command import Command
 from .context import Context
 from .flags import Flag, Parsed, many, switch
 from .streams import is_terminal
+
+if TYPE_CHECKING:
+    from ..images.saving import ArchiveFormat
+
+_FORMATS: dict[str, ArchiveFormat] = {
+    "docker-archive": "docker-archive",
+    "oci-archive": "oci-archive",
+}
 
 
 @contextmanager
@@ -98,8 +106,7 @@ def _load(context: Context, parsed: Parsed) -> None:
 
 def _save(context: Context, parsed: Parsed) -> None:
     images = context.engine.images
-    form = parsed.text("format")
-    assert form == "docker-archive" or form == "oci-archive"
+    form = _FORMATS[parsed.text("format") or "docker-archive"]
     write_archive(
         parsed.text("output"), lambda out: images.save(parsed.arguments, out, format=form)
     )
@@ -111,9 +118,8 @@ def archive_format(text: str) -> str:
     Raises:
         ValueError: if it is no format that can be written.
     """
-    formats = ("docker-archive", "oci-archive")
-    if text not in formats:
-        raise ValueError(f"expected {' or '.join(formats)}{nearest(text, formats)}")
+    if text not in _FORMATS:
+        raise ValueError(f"expected {' or '.join(_FORMATS)}{nearest(text, _FORMATS)}")
     return text
 
 

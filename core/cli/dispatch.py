@@ -10,7 +10,7 @@ from importlib import import_module
 from ..config import FlagValue
 from ..config_keys import KEYS, Disposition, Key
 from ..config_types import Boolean, ListOf, MapOf
-from ..errors import StowageError
+from ..errors import InvalidArgument, StowageError
 from ..options import nearest
 from ..version import VERSION
 from . import commands
@@ -174,8 +174,10 @@ def _act(command: Command, parsed: Parsed, globals_: Parsed, *, runner: bool, na
 
 
 def _runner_text(error: BaseException, name: str) -> str:
+    """As Docker: a sentence; where the request itself is wrong, also where to look."""
     first, *rest = describe(error, "stowage: ").split("\n")
-    return "\n".join([first.rstrip(".") + ".", *rest, f"See '{name} --help'."])
+    see = [f"See '{name} --help'."] if isinstance(error, InvalidArgument) else []
+    return "\n".join([first.rstrip(".") + ".", *rest, *see])
 
 
 def _config_flags(globals_: Parsed) -> Mapping[str, FlagValue]:

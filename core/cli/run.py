@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..effects import effect
-from ..errors import AlreadyExists, InvalidArgument
+from ..errors import AlreadyExists, InvalidArgument, NotFound
 from .attach import follow
 from .command import Command
 from .context import Context
 from .flags import Parsed, switch
 from .run_options import CREATE_FLAGS, requested
 from .streams import is_terminal
+
+if TYPE_CHECKING:
+    from ..containers.model import ContainerRecord, ContainerSpec
+    from ..containers.service import Containers
 
 
 def _run(context: Context, parsed: Parsed) -> int:
@@ -21,7 +26,7 @@ def _run(context: Context, parsed: Parsed) -> int:
         require_terminal(tty=spec.tty, interactive=spec.open_stdin)
     containers = context.engine.containers
     with _CidFile(parsed.text("cidfile")) as cid_file:
-        record = containers.create(spec)
+        record = _made(containers, spec)
         cid_file.write(record.id)
     if detach:
         containers.start(record.id)
@@ -34,9 +39,19 @@ def _create(context: Context, parsed: Parsed) -> None:
     spec = requested(parsed, attached=False)
     containers = context.engine.containers
     with _CidFile(parsed.text("cidfile")) as cid_file:
-        record = containers.create(spec)
+        record = _made(containers, spec)
         cid_file.write(record.id)
     context.print(record.id)
+
+
+def _made(containers: Containers, spec: ContainerSpec) -> ContainerRecord:
+    """Make the container; a missing image is answered with where images come from."""
+    try:
+        return containers.create(spec)
+    except NotFound as error:
+        if error.kind == "image" and error.resolution is None:
+            error.resolution = "'stowage images' lists what is here; bootstrap, import and load add"
+        raise
 
 
 def require_terminal(*, tty: bool, interactive: bool) -> None:

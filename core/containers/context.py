@@ -133,7 +133,7 @@ class Context:
         """The runtime that new runs use; raises as :func:`find_runtime`."""
         config = self.root.config
         configured = config.default_runtime
-        if configured in config.runtimes:
+        if configured is not None and configured in config.runtimes:
             configured = config.runtimes[configured].path
         return find_runtime(configured, self.running_directory / "runtime")
 
