@@ -143,7 +143,7 @@ def commit(
             parent,
             archive,
             config,
-            reference=named,
+            reference=reference,
             created_by=" ".join(record.spec.arguments),
             comment=message,
             author=author,

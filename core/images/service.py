@@ -217,11 +217,13 @@ class Images:
         author: str = "",
         container_id: str | None = None,
         driver: str | None = None,
+        action: str = "create",
     ) -> Image:
         """Make an image of *parent*, one more *layer* (its archive) and a config.
 
         *config* is the parent's unless it is given; *changes* are applied to it. *driver* is
-        where the layer is added: the parent's chain is brought there first.
+        where the layer is added: the parent's chain is brought there first. *action* is what
+        the journal calls it.
 
         Raises:
             InvalidArgument: if the name or a change is wrong.
@@ -236,7 +238,7 @@ class Images:
                 self.ensure(parent, driver)
         return self._maker.create(
             parent, layer, final, reference=target, created_by=created_by, comment=comment,
-            author=author, container_id=container_id, driver=driver,
+            author=author, container_id=container_id, driver=driver, action=action,
         )  # fmt: skip
 
     def load(

@@ -1,0 +1,242 @@
+"""Containers by the command line: real ones, on overlay and vfs, in the lab's network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Run
+
+pytestmark = pytest.mark.requires("containers")
+
+RUN = ("run", "--network", "none")
+
+
+@pytest.fixture(autouse=True)
+def _empty(stowage: Run) -> Iterator[None]:
+    """Each test leaves no container."""
+    yield
+    for name in stowage("ps", "-aq").out.split():
+        stowage("rm", "-f", name)
+    assert stowage("ps", "-aq").out == ""
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_a_container_runs_isolated(stowage: Run, driver: str, network: str) -> None:
+    """Pid 1, its own hostname, root and links; stdout and stderr apart; its exit code."""
+    done = stowage(
+        *("run", "--rm", "--network", network, "--storage-driver", driver, "-h", "box"),
+        *("busybox", "sh", "-c", "echo $$; hostname; ls /sys/class/net; echo oops >&2; exit 3"),
+    )
+
+    assert done.code == 3
+    assert done.out.split()[0] == "1"
+    if network == "none":
+        assert done.out.split()[1:] == ["box", "lo"]
+    assert done.err.endswith("oops\n")
+    assert stowage("ps", "-aq").out == ""
+
+
+def test_a_detached_container_lives_through_its_states(stowage: Run) -> None:
+    """run -d, ps, exec, logs, stop, start, kill, wait, rm, as Docker words them."""
+    identity = stowage(
+        *RUN, "-d", "--name", "web", "-e", "A=1", "-l", "x=y", "busybox",
+        "sh", "-c", "echo started; trap 'exit 7' TERM; while :; do sleep 0.05; done",
+    ).line  # fmt: skip
+    assert len(identity) == 64
+
+    row = json.loads(stowage("ps", "--format", "json").line)
+    assert (row["ID"], row["Names"], row["Image"]) == (identity[:12], "web", "busybox")
+    assert row["Status"].startswith("Up ")
+    assert stowage("ps", "-q", "-f", "label=x=y", "-f", "name=we").line == identity[:12]
+    assert stowage("ps", "-q", "-f", "status=exited").out == ""
+    assert stowage("exec", "web", "sh", "-c", "echo $A; exit 5").code == 5
+    assert stowage("logs", "web").line == "started"
+    assert stowage("inspect", "-f", "{{.State.Status}} {{.Name}}", "web").line == "running /web"
+    done = stowage("rm", "web")
+    assert done.code == 1
+    assert f"You cannot remove a running container {identity}" in done.err
+    assert stowage("stop", "web").line == "web"
+    assert stowage("wait", "web").line == "7"
+    assert stowage("ps", "-a", "--format", "{{.Status}}").line.startswith("Exited (7) ")
+    assert stowage("start", "web").line == "web"
+    assert stowage("kill", "-s", "KILL", "web").line == "web"
+    assert stowage("wait", "web").line == "137"
+    assert stowage("rm", "web").line == "web"
+
+
+def test_what_a_container_writes_is_seen_kept_and_exported(stowage: Run, tmp_path: Path) -> None:
+    """diff, commit, a run of the commit, export; the init's mount targets never show."""
+    stowage(*RUN, "--name", "wr", "busybox", "sh", "-c", "echo hi > /new; rm /etc/group")
+
+    assert set(stowage("diff", "wr").out.splitlines()) == {"A /new", "C /etc", "D /etc/group"}
+    assert stowage(
+        "commit", "-a", "Ann", "-m", "why", "-c", "ENV B=2", "wr", "kept:1"
+    ).line.startswith("sha256:")
+    assert stowage(*RUN, "--rm", "kept:1", "sh", "-c", "cat /new; echo $B").out == "hi\n2\n"
+    archive = tmp_path / "out.tar"
+    assert stowage("export", "-o", str(archive), "wr").code == 0
+    names = subprocess.run(
+        ["tar", "tf", archive], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "new" in names
+    assert "etc/group" not in names
+    assert stowage("rm", "wr").code == 0
+    assert stowage("rmi", "kept:1").code == 0
+
+
+def test_the_hosts_root_is_a_copy_on_write_root(stowage: Run) -> None:
+    """``--rootfs /``: the host stays untouched, and diff shows what was done."""
+    done = stowage(*RUN, "--name", "hr", "--rootfs", "/", "sh", "-c", "echo x > /stowage-was-here")
+
+    assert done.code == 0, done.err
+    assert not os.path.exists("/stowage-was-here")
+    assert "A /stowage-was-here" in stowage("diff", "hr").out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("busybox", "nosuchcmd"), 127, 'exec: "nosuchcmd": executable file not found in $PATH'),
+        (("busybox", "/etc/passwd"), 126, "permission denied"),
+        (("nosuch", "true"), 125, "nosuch"),
+        (("--network", "nosuch", "busybox", "true"), 125, "network nosuch not found."),
+        (("--storage-driver", "overly", "busybox", "true"), 125, "did you mean 'overlay'"),
+        (("--storage-opt", "nosuch=1", "busybox", "true"), 125, "nosuch"),
+        (("Bad Image", "true"), 125, "invalid reference format"),
+        (("-v", "relative/path:/x", "busybox", "true"), 125, "use absolute path"),
+        (("-u", "nobodyhere", "busybox", "true"), 125, "nobodyhere"),
+        (("-it", "busybox", "true"), 125, "the input device is not a TTY"),
+        (("--stop-signal", "NOSUCH", "busybox", "true"), 125, "NOSUCH"),
+    ],
+)
+def test_a_run_that_cannot_be_is_one_clear_error(
+    stowage: Run, words: tuple[str, ...], code: int, message: str
+) -> None:
+    """Docker's code and words; nothing is left of it with --rm."""
+    done = stowage(*RUN, "--rm", *words)
+
+    assert done.code == code, done.err
+    assert message in done.err
+    assert done.err.startswith("stowage: ")
+    assert "Traceback" not in done.err
+    assert stowage("ps", "-aq").out == ""
+
+
+def test_a_name_belongs_to_one_container(stowage: Run) -> None:
+    """Docker's sentence, with the id of the one that has it."""
+    identity = stowage("create", "--network", "none", "--name", "web", "busybox", "true").line
+
+    done = stowage(*RUN, "--name", "web", "busybox", "true")
+
+    assert done.code == 125
+    assert (
+        f'Conflict. The container name "/web" is already in use by container "{identity}".'
+        " You have to remove (or rename) that container to be able to reuse that name." in done.err
+    )
+
+
+def test_unknown_and_stopped_containers_are_named(stowage: Run) -> None:
+    """For each verb, with Docker's words and code."""
+    stowage("create", "--network", "none", "--name", "st", "busybox", "true")
+
+    for words in (("stop",), ("kill",), ("rm",), ("wait",), ("logs",), ("diff",), ("exec",)):
+        extra = ("true",) if words == ("exec",) else ()
+        done = stowage(*words, "nosuch", *extra)
+        assert "No such container: nosuch" in done.err, words
+        assert done.code == 1
+    done = stowage("start", "nosuch", "st")
+    assert (done.code, done.out) == (1, "st\n")
+    assert done.err.endswith("Error: failed to start containers: nosuch\n")
+    stowage("wait", "st")
+    assert "is not running" in stowage("exec", "st", "true").err
+    assert "is not running" in stowage("kill", "st").err
+
+
+def test_stdin_is_passed_on(cli_root: Path) -> None:
+    """``-i`` feeds the container and ends with our end of file."""
+    command = [sys.executable, "-m", "stowage", "--root", str(cli_root), *RUN, "--rm", "-i"]
+
+    done = subprocess.run(
+        [*command, "busybox", "cat"], input=b"one\ntwo\n", capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (0, b"one\ntwo\n"), done.stderr
+
+
+def test_a_signal_reaches_the_container(cli_root: Path) -> None:
+    """TERM to the command is TERM to the container, and the code is the container's."""
+    script = "trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    command = [sys.executable, "-m", "stowage", "--root", str(cli_root), *RUN, "--rm", "busybox"]
+    with subprocess.Popen([*command, "sh", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == b"got it\n"
+
+    assert process.returncode == 9
+
+
+def test_a_cid_file_has_the_id_and_is_never_written_over(stowage: Run, tmp_path: Path) -> None:
+    """As Docker; it goes when no container was made."""
+    path = tmp_path / "cid"
+    identity = stowage("create", "--network", "none", "--cidfile", str(path), "busybox", "x").line
+
+    assert path.read_text() == identity
+    done = stowage(*RUN, "--cidfile", str(path), "busybox", "true")
+    assert done.code == 125
+    assert "container ID file found" in done.err
+    gone = tmp_path / "gone"
+    assert stowage(*RUN, "--cidfile", str(gone), "nosuch", "true").code == 125
+    assert not gone.exists()
+
+
+def test_logs_are_cut_followed_and_stamped(stowage: Run) -> None:
+    """--tail, -t, --since, -f until the end; stderr goes to stderr."""
+    script = "for i in 1 2 3; do echo $i; done; echo e >&2; sleep 0.3; echo late"
+    stowage(*RUN, "-d", "--name", "lg", "busybox", "sh", "-c", script)
+
+    done = stowage("logs", "-f", "lg")
+
+    assert (done.out, done.err) == ("1\n2\n3\nlate\n", "e\n")
+    assert stowage("logs", "--tail", "1", "lg").out == "late\n"
+    stamped = stowage("logs", "-t", "-n", "1", "lg").line
+    assert stamped.endswith("Z late")
+    assert stowage("logs", "--since", str(int(time.time()) + 60), "lg").out == ""
+    assert "invalid time 'junk'" in stowage("logs", "--since", "junk", "lg").err
+
+
+def test_a_snapshot_is_mounted_and_unmounted(stowage: Run, tmp_path: Path) -> None:
+    """By the container's name, at a place of ours or at one given."""
+    stowage("create", "--network", "none", "--name", "mo", "busybox", "true")
+
+    place = stowage("mount", "mo").line
+    assert os.path.exists(f"{place}/bin/busybox")
+    assert stowage("unmount", place).line == place
+    assert not os.path.exists(f"{place}/bin/busybox")
+    assert "No such container or snapshot: nosuch" in stowage("mount", "nosuch").err
+
+
+def test_a_user_who_is_not_root_is_told_so(cli_root: Path) -> None:
+    """Early, with the remedy, and without a traceback."""
+    code = (
+        "import os, sys; os.setgid(65534); os.setuid(65534)\n"
+        "from stowage.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--root", str(cli_root), "run", "busybox", "true"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 125
+    assert "containers can be run by root only" in done.stderr
+    assert "sudo" in done.stderr
