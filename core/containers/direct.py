@@ -8,8 +8,10 @@ cgroup that the row names, which recovery kills.
 
 from __future__ import annotations
 
+import queue
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..linux.cgroups import Cgroup
@@ -39,42 +41,12 @@ def run_directly(
 ) -> Outcome:
     """Run the bundle and wait for its end, with all that *streams* asks for.
 
-    *started* is called once the runtime runs. After *timeout_seconds* the cgroup is killed.
+    *started* is called once the runtime runs. After *timeout_seconds* the cgroup is killed, and
+    so it is when anything is raised here.
 
     Raises:
         OSError: if the namespace cannot be made or the runtime cannot be run.
     """
-    outcome: list[Outcome] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            enter_namespace_with_root(root)
-            outcome.append(_run(runtime, files, streams, cgroup, timeout_seconds, started))
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name=f"stowage-run-{files.container_id[:12]}")
-    thread.start()
-    try:
-        thread.join()
-    except BaseException:  # KeyboardInterrupt: the container must not run on unseen
-        cgroup.kill()
-        thread.join()
-        raise
-    if failure:
-        raise failure.pop()
-    return outcome[0]
-
-
-def _run(
-    runtime: Runtime,
-    files: ContainerFiles,
-    streams: Streams,
-    cgroup: Cgroup,
-    timeout_seconds: float | None,
-    started: Callable[[], None],
-) -> Outcome:
     command = [
         find_program("setpriv", "util-linux"), "--pdeathsig", "KILL",
         *runtime.command(
@@ -82,15 +54,52 @@ def _run(
             "--pid-file", str(files.pid_file), files.container_id,
         ),
     ]  # fmt: skip
-    process = spawn("runtime.run", command, streams)
-    try:
-        started()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    collected = communicate(
-        process, streams.feed, timeout_seconds=timeout_seconds, kill=cgroup.kill
-    )
+    with _Parent(root, command, streams) as process:
+        try:
+            started()
+            collected = communicate(
+                process, streams.feed, timeout_seconds=timeout_seconds, kill=cgroup.kill
+            )
+        except BaseException:  # KeyboardInterrupt, too: it must not run on unseen
+            process.kill()
+            cgroup.kill()
+            raise
     failed = collected.exit_code != 0 and not collected.timed_out
     return Outcome(collected, read_log_error(files.runtime_log) if failed else None)
+
+
+class _Parent:
+    """The thread that starts the runtime, and lives until the ``with`` ends.
+
+    All else is done by the caller: in the thread's namespace the host's cgroups may be hidden.
+    """
+
+    def __init__(self, root: RootPlan, command: Sequence[str], streams: Streams) -> None:
+        self._root, self._command, self._streams = root, command, streams
+        self._answer: queue.SimpleQueue[subprocess.Popen[bytes] | BaseException] = (
+            queue.SimpleQueue()
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stowage-run")
+
+    def _run(self) -> None:
+        try:
+            enter_namespace_with_root(self._root)
+            process = spawn("runtime.run", self._command, self._streams)
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            self._answer.put(error)
+            return
+        self._answer.put(process)
+        self._ended.wait()
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        self._thread.start()
+        answer = self._answer.get()
+        if isinstance(answer, BaseException):
+            self._thread.join()
+            raise answer
+        return answer
+
+    def __exit__(self, *exc: object) -> None:
+        self._ended.set()
+        self._thread.join()

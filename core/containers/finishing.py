@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 from ..errors import FailedPrecondition, NotFound
 from ..linux.process import ProcessIdentity, identity, send_signal, wait_gone
@@ -154,11 +155,23 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
     """Return a container's first process as the host sees it; None if it is not known."""
     if record.runtime.process is not None:
         return record.runtime.process
-    pid = context.files(record.id).pid()
-    try:
-        return identity(pid) if pid else None
-    except ProcessLookupError:
-        return None
+    # a direct run: the runtime writes the file a moment after it has started the process
+    candidates = [context.files(record.id).pid(), *sorted(context.cgroup(record.id).processes())]
+    for pid in candidates:
+        try:
+            if pid is not None and _first_in_namespace(pid):
+                return identity(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None
+
+
+def _first_in_namespace(pid: int) -> bool:
+    """Whether it is process 1 of a PID namespace (``NSpid`` in proc(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return line.split()[-1] == "1"
+    return False
 
 
 def stop(context: Context, record: ContainerRecord, timeout_seconds: float | None = None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import InvalidArgument
 from ..linux.cgroups import hierarchies
-from ..linux.mount import MS_REC, MS_SLAVE, clone_tree, move, set_propagation, unmount
+from ..linux.mount import MS_REC, MS_SLAVE, clone_tree, move, set_propagation, syscall_mount
 from ..linux.mountinfo import read_mountinfo
 from ..linux.namespaces import CLONE_NEWNS, on_throwaway_thread, open_namespace, unshare
 from ..linux.paths import open_in_root
@@ -45,14 +45,15 @@ class RootPlan:
 def enter_namespace_with_root(plan: RootPlan) -> None:
     """Move the calling thread into a new mount namespace and attach the root in it.
 
-    Only on a throw-away thread. With *hide_unified* the v2 hierarchy of a hybrid host is
-    unmounted, for crun refuses to start beside it. The descriptors stay the caller's.
+    Only on a throw-away thread. With *hide_unified* the v2 hierarchy of a hybrid host is hidden,
+    for crun refuses to start beside it. The descriptors stay the caller's.
     """
     unshare(CLONE_NEWNS)
     set_propagation("/", MS_REC | MS_SLAVE)
     known = hierarchies()
     if plan.hide_unified and known.layout == "hybrid" and known.unified is not None:
-        unmount(known.unified, lazy=True)
+        # not unmounted: crun would write what it takes for cgroup.procs beneath the mount point
+        syscall_mount("stowage-hidden", known.unified, "tmpfs", 0, "size=64k,mode=0755")
     move(plan.root, plan.target)
     for extra in plan.extras:
         place = open_in_root(plan.root, extra.path, os.O_PATH)

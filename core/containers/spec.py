@@ -96,7 +96,7 @@ def process_config(
     return {
         "terminal": tty,
         "user": {
-            "uid": account.uid, "gid": account.gid, "additionalGids": list(account.groups),
+            "uid": account.uid, "gid": account.gid, "additionalGids": sorted({account.gid, *account.groups}),
         },
         "args": list(arguments),
         "env": list(env),

@@ -1,0 +1,27 @@
+"""One root with busybox per module; every test finds and leaves it without containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from stowage.testing.abilities import missing
+
+from .boxes import Boxes
+
+
+@pytest.fixture(scope="module")
+def _module_boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boxes]:
+    for ability in ("containers", "conmon", "busybox"):
+        if reason := missing(ability):
+            pytest.skip(f"needs {ability}: {reason}")
+    boxes = Boxes(tmp_path_factory.mktemp("root") / "r")
+    yield boxes
+    boxes.close()
+
+
+@pytest.fixture
+def boxes(_module_boxes: Boxes) -> Iterator[Boxes]:
+    yield _module_boxes
+    _module_boxes.clear()
