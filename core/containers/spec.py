@@ -96,7 +96,8 @@ def process_config(
     return {
         "terminal": tty,
         "user": {
-            "uid": account.uid, "gid": account.gid, "additionalGids": sorted({account.gid, *account.groups}),
+            "uid": account.uid, "gid": account.gid,
+            "additionalGids": sorted({account.gid, *account.groups}),
         },
         "args": list(arguments),
         "env": list(env),
