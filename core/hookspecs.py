@@ -47,8 +47,8 @@ without an instance. The core makes one instance per root: a storage driver from
 options, logger)``, a network or firewall driver from ``(context, options, logger)``. The methods
 are the hook implementations, each marked ``@hookimpl``; one may take fewer arguments than its
 spec. A storage driver's ``priority`` (an integer, 1 if absent) ranks it when none is asked for; 0
-or less is a last resort that is never chosen in silence. Every hook but ``storage_probe``, ``storage_prepare`` and ``storage_mounts`` (or
-``storage_attach``) is optional.
+or less is a last resort that is never chosen in silence. Every hook but ``storage_probe``,
+``storage_prepare`` and ``storage_mounts`` (or ``storage_attach``) is optional.
 
 Errors: a driver raises :class:`stowage.StowageError` or lets an ``OSError`` through; the core
 turns the latter into one of ours by its errno, and anything else into ``DriverFailed``. Every

@@ -17,6 +17,7 @@ from ..model import Kind, SnapshotInfo
 from . import contents, rows
 from .context import StoreContext
 from .digests import chain_id
+from .init import LABEL as INIT
 from .recovery import orphans, stray_trash
 from .rows import Row
 
@@ -218,7 +219,8 @@ def _unreferenced(
     for row in rows.every(connection):
         if row.kind is not Kind.COMMITTED or rows.children(connection, row.id):
             continue
-        if not is_referenced(row.info()):
+        info = row.info()  # an init snapshot waits for the next container of its image
+        if INIT not in info.labels and not is_referenced(info):
             yield CheckFinding(
                 CheckKind.LAYER_UNREFERENCED,
                 row.name,

@@ -279,10 +279,14 @@ def _make_directory(path: Path) -> None:
 
 
 def _has_index(directory: Path) -> bool:
-    """Whether a hard link of a lower layer was copied up through the index."""
+    """Whether a hard link of a lower layer was copied up through the index.
+
+    With an index the kernel works in its directory too: ``#…`` is the whiteout that it links to
+    every deleted name, or something half made.
+    """
     try:
         with os.scandir(directory / "work" / "index") as entries:
-            return next(entries, None) is not None
+            return any(not entry.name.startswith("#") for entry in entries)
     except FileNotFoundError:
         return False
 

@@ -131,6 +131,15 @@ def test_a_deleted_file_leaves_a_whiteout_that_no_mount_shows(rig: Any) -> None:
         assert sorted(os.listdir(below)) == ["gone", "kept"]
 
 
+def test_a_snapshot_that_only_deletes_still_says_all_that_it_changed(rig: Any) -> None:
+    """The whiteout that the kernel keeps among the index's entries is no hard link."""
+    child = rig.prepare(rig.layer((), gone="x"))
+    with rig.open(child) as root:
+        os.unlink("gone", dir_fd=root)
+
+    assert rig.driver.storage_diff_tree(child.directory, child.parents) is not None
+
+
 def test_a_whiteout_unpacked_into_a_base_is_not_shown(rig: Any) -> None:
     """An archive may delete what is not there; the mark must not appear as a device."""
     base = rig.prepare()
