@@ -49,13 +49,21 @@ def _list(context: Context, parsed: Parsed) -> None:
 def _chosen(engine: Engine, parsed: Parsed) -> Sequence[ContainerRecord]:
     """Apply ``-a``, ``-n``, ``-l`` and the filters as Docker does: those that name a state, and
     the last created ones, show containers that do not run."""
-    pairs = pairs_of(parsed)
+    pairs = pairs_of(parsed, _FILTERS)
+    for state in (value for key, value in pairs if key == "status"):
+        _require_state(state)
     last = 1 if parsed.on("latest") else parsed.number("last") or -1
     asked = {key for key, _ in pairs}
     every = parsed.on("all") or last > 0 or bool(asked & {"status", "exited"})
     shown = (record for record in engine.containers.list() if every or record.state.lives)
     kept = [record for record in shown if accept(pairs, _tests(engine, record))]
     return kept[:last] if last > 0 else kept
+
+
+_FILTERS = (
+    "id", "name", "label", "status", "exited", "ancestor", "before", "since", "network",
+    "volume", "driver",
+)  # fmt: skip
 
 
 def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[str], bool]]:
@@ -76,7 +84,7 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
         "id": record.id.startswith,
         "name": lambda pattern: name_matches(record.name, pattern),
         "label": lambda wanted: label_matches(record.spec.labels, wanted),
-        "status": lambda state: record.state.value == _known_state(state),
+        "status": lambda state: record.state.value == state,
         "exited": lambda code: (
             record.state.value == "exited" and str(record.runtime.exit_code) == code
         ),
@@ -89,13 +97,12 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
     }
 
 
-def _known_state(text: str) -> str:
+def _require_state(text: str) -> None:
     from ..containers.model import ContainerState
 
     states = [state.value for state in ContainerState]
     if text not in states:
         raise InvalidArgument(f"Unrecognised filter value for status: {text}")
-    return text
 
 
 def _image_names(engine: Engine, *, full: bool) -> Callable[[str, str], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..errors import InvalidArgument
 from ..options import nearest
@@ -24,25 +24,28 @@ def parse_filter(text: str) -> Pair:
     return key.strip().lower(), value.strip()
 
 
-def pairs_of(parsed: Parsed) -> list[Pair]:
-    """Return what was given for ``--filter``."""
-    return list(parsed.typed("filter", tuple))
-
-
-def accept(pairs: Sequence[Pair], tests: Mapping[str, Callable[[str], bool]]) -> bool:
-    """Tell whether an object passes: for each key one of its values must (Docker's rule), but
-    all labels must. *tests* say for each key whether a value fits the object.
+def pairs_of(parsed: Parsed, known: Collection[str] | None = None) -> list[Pair]:
+    """Return what was given for ``--filter``, each key of it one of *known* (None: any).
 
     Raises:
         InvalidArgument: if a key is unknown.
     """
+    pairs: list[Pair] = list(parsed.typed("filter", tuple))
+    for key, _ in pairs:
+        if known is not None and key not in known:
+            raise InvalidArgument(
+                f"Invalid filter '{key}'{nearest(key, known)}",
+                resolution=f"filters are {', '.join(sorted(known))}",
+            )
+    return pairs
+
+
+def accept(pairs: Sequence[Pair], tests: Mapping[str, Callable[[str], bool]]) -> bool:
+    """Tell whether an object passes: for each key one of its values must (Docker's rule), but
+    all labels must. *tests* say for each key whether a value fits the object; it has all of them.
+    """
     by_key: dict[str, list[str]] = {}
     for key, value in pairs:
-        if key not in tests:
-            raise InvalidArgument(
-                f"Invalid filter '{key}'{nearest(key, tests)}",
-                resolution=f"filters are {', '.join(sorted(tests))}",
-            )
         by_key.setdefault(key, []).append(value)
     return all(
         (all if key == "label" else any)(tests[key](value) for value in values)

@@ -66,13 +66,16 @@ def _name(name: str, *, full: bool) -> str:
 
 
 def _list(context: Context, parsed: Parsed) -> None:
-    pairs = pairs_of(parsed)
+    pairs = pairs_of(parsed, _FILTERS)
     rows = [
         layer_row(info, full=parsed.on("no-trunc") or parsed.on("quiet"))
         for info in context.engine.layers.walk()
         if accept(pairs, _tests(info))
     ]
     context.print(LAYERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+_FILTERS = ("driver", "kind", "name", "parent", "label")
 
 
 def _tests(info: SnapshotInfo) -> Mapping[str, Callable[[str], bool]]:

@@ -62,13 +62,15 @@ def _remove(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
     force = parsed.on("force")
 
-    def remove(name: str) -> None:
+    def remove(name: str) -> str:
         try:
             containers.remove(name, force=force)
         except NotFound as error:
             if not force:
                 raise
-            report(error)  # Docker's rm -f says so and goes on
+            report(error)  # Docker's rm -f says so, and that is all
+            return ""
+        return name
 
     return context.each(parsed.arguments, remove)
 

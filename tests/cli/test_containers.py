@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,6 +149,8 @@ def test_a_name_belongs_to_one_container(stowage: Run) -> None:
 def test_unknown_and_stopped_containers_are_named(stowage: Run) -> None:
     """For each verb, with Docker's words and code."""
     stowage("create", "--network", "none", "--name", "st", "busybox", "true")
+    assert "Invalid filter 'foo'" in stowage("ps", "-f", "foo=bar").err
+    assert "Unrecognised filter value for status: x" in stowage("ps", "-f", "status=x").err
 
     for words in (("stop",), ("kill",), ("rm",), ("wait",), ("logs",), ("diff",), ("exec",)):
         extra = ("true",) if words == ("exec",) else ()
@@ -171,6 +174,61 @@ def test_stdin_is_passed_on(cli_root: Path) -> None:
     )
 
     assert (done.returncode, done.stdout) == (0, b"one\ntwo\n"), done.stderr
+
+
+def test_a_terminal_is_handed_through(cli_root: Path) -> None:
+    """``-it``: a tty inside, of our size; ctrl-p ctrl-q leaves it running."""
+    command = [sys.executable, "-m", "stowage", "--root", str(cli_root), *RUN, "-it"]
+
+    with _Terminal([*command, "--name", "term", "busybox", "sh"]) as terminal:
+        terminal.send(b"stty size; tty; exit 4\n")
+        shown = terminal.rest()
+    assert terminal.code == 4
+    assert b"33 77" in shown
+    assert b"/dev/pts/0" in shown
+
+    with _Terminal([*command, "--name", "left", "busybox", "sleep", "100"]) as terminal:
+        terminal.send(b"\x10\x11")
+        terminal.rest()
+    assert terminal.code == 0
+
+
+class _Terminal:
+    """A command on a pseudo-terminal of 33 rows and 77 columns."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self.code: int | None = None
+
+    def __enter__(self) -> _Terminal:
+        self._ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (33, 77))
+        self._process = subprocess.Popen(
+            self._command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        return self
+
+    def send(self, keys: bytes) -> None:
+        """Type *keys* once the command has made the terminal raw."""
+        deadline = time.monotonic() + 30
+        while termios.tcgetattr(self._ours)[3] & termios.ICANON and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.write(self._ours, keys)
+
+    def rest(self) -> bytes:
+        """Read what it shows until it has ended."""
+        shown = b""
+        try:
+            while chunk := os.read(self._ours, 4096):
+                shown += chunk
+        except OSError:  # nobody has it open any more
+            pass
+        return shown
+
+    def __exit__(self, *exc: object) -> None:
+        self.code = self._process.wait(30)
+        os.close(self._ours)
 
 
 def test_a_signal_reaches_the_container(cli_root: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stowage.cli.filters import accept, parse_filter
+from stowage.cli.filters import accept, pairs_of, parse_filter
+from stowage.cli.flags import many, parse
 from stowage.cli.table import Listing, columns
 from stowage.errors import InvalidArgument
 
@@ -60,7 +61,9 @@ def test_filters_join_as_dockers_do() -> None:
     assert accept([("name", "x"), ("name", "e")], tests)
     assert not accept([("name", "e"), ("label", "a"), ("label", "c")], tests)
     assert accept([("label", "a"), ("label", "b")], tests)
+    flags = (many("filter", "", parse=parse_filter),)
+    parsed = parse(flags, ["--filter", "nam=x"])
     with pytest.raises(InvalidArgument, match="Invalid filter 'nam'; did you mean 'name'"):
-        accept([("nam", "x")], tests)
+        pairs_of(parsed, tests)
     with pytest.raises(ValueError, match="bad format of filter"):
         parse_filter("x")
