@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .errors import FailedPrecondition, NotSupported
+from .errors import FailedPrecondition, InvalidConfig, NotSupported
 from .explain import report
 from .model import StorageProbe
 from .registry import Registry
@@ -50,6 +50,7 @@ def select_storage(request: Request, registry: Registry, probe: Prober) -> Selec
 
     Raises:
         NotFound, NotSupported: if the explicit or the recorded driver does not work here.
+        InvalidConfig: if the options do not fit the driver that would be chosen.
         FailedPrecondition: for state of several drivers without a record, or when another
             default than the recorded one is asked for while snapshots live in the root.
     """
@@ -98,8 +99,19 @@ def _require(name: str, probe: Prober, rule: str) -> None:
 
 
 def _by_priority(registry: Registry, probe: Prober) -> Selection:
-    ranked = report(registry, "storage", probe)
+    wrong: dict[str, InvalidConfig] = {}
+
+    def watched(name: str) -> StorageProbe:
+        try:
+            return probe(name)
+        except InvalidConfig as error:
+            wrong[name] = error
+            raise
+
+    ranked = report(registry, "storage", watched)
     for candidate in ranked:
+        if candidate.name in wrong:  # a mistyped option must not quietly choose another driver
+            raise wrong[candidate.name]
         if candidate.works:
             warning = None
             if candidate.priority <= 0:

@@ -13,6 +13,7 @@ Details follow indented, the resolution after ``Hint:``. Never a traceback unles
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -24,6 +25,15 @@ FAILED = 1
 #: The engine failed before a container's own process could: Docker's code for run and exec.
 ENGINE_FAILED = 125
 INTERRUPTED = 130
+
+
+_FREE = "free space where the root lives: 'stowage rmi', 'stowage rm', 'stowage gc'"
+_HINTS = {
+    errno.ENOSPC: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.EACCES: "run as root, or keep a root of your own with --root DIR",
+    errno.EROFS: "keep the root on a file system that can be written to: --root DIR",
+}
 
 
 def describe(error: BaseException, prefix: str = "Error: ") -> str:
@@ -38,7 +48,8 @@ def describe(error: BaseException, prefix: str = "Error: ") -> str:
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else str(error)
         where = f"{shown_file(error.filename)}: " if error.filename is not None else ""
-        return f"{prefix}{where}{reason}"
+        hint = _HINTS.get(error.errno or 0)
+        return f"{prefix}{where}{reason}" + (f"\nHint: {hint}" if hint else "")
     return (
         f"{prefix}internal error: {type(error).__name__}: {error}\n"
         "Hint: this is a bug in stowage; run the command again as 'stowage --debug …' for more"

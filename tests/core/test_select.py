@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 import pytest
 
-from stowage.errors import FailedPrecondition, NotFound, NotSupported
+from stowage.errors import FailedPrecondition, InvalidConfig, NotFound, NotSupported
 from stowage.explain import report
 from stowage.model import Finding, StorageProbe
 from stowage.plugins import Plugin
@@ -128,3 +128,17 @@ def test_aliases_are_considered_once() -> None:
         ("middling", ()),
         ("copy", ()),
     ]
+
+
+def test_a_wrong_option_never_chooses_another_driver() -> None:
+    """It is an error of the driver that would have been chosen; a lower one's does not matter."""
+
+    def mistyped(name: str, wrong: str) -> StorageProbe:
+        if name == wrong:
+            raise InvalidConfig(f"invalid options for storage driver {name!r}", ["unknown option"])
+        probed: StorageProbe = ALL(name)
+        return probed
+
+    with pytest.raises(InvalidConfig, match="'fast'"):
+        select_storage(Request(), REGISTRY, lambda name: mistyped(name, "fast"))
+    assert select_storage(Request(), REGISTRY, lambda name: mistyped(name, "copy")).name == "fast"
