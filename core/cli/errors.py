@@ -19,13 +19,13 @@ import sys
 import traceback
 
 from ..errors import CommandFailed, StowageError, shown_file
-from .template import EXIT_CODE as TEMPLATE_EXIT_CODE
 
 FAILED = 1
 #: The engine failed before a container's own process could: Docker's code for run and exec.
 ENGINE_FAILED = 125
 INTERRUPTED = 130
-
+#: Docker's code for a template that cannot be parsed.
+TEMPLATE_EXIT_CODE = 64
 
 _FREE = "free space where the root lives: 'stowage rmi', 'stowage rm', 'stowage gc'"
 _HINTS = {

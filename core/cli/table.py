@@ -6,8 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from .template import Template
-
 Row = Mapping[str, object]
 
 _MINIMUM_WIDTH = 10
@@ -69,10 +67,14 @@ class Listing:
         assert format is not None
         if re.match(r"table\s", format):
             return self._table(_unescaped(format[len("table") :].lstrip(" ")), rows)
+        from .template import Template
+
         template = Template("{{json .}}" if format == "json" else _unescaped(format))
         return "\n".join(template.render(row) for row in rows)
 
     def _table(self, format: str, rows: Iterable[Row]) -> str:
+        from .template import Template
+
         template = Template(format)
         heading = template.render(_Headings(self.headings))
         return columns(line.split("\t") for line in (heading, *(template.render(r) for r in rows)))

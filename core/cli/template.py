@@ -12,9 +12,6 @@ from ..errors import InvalidArgument
 from . import template_syntax as syntax
 from .template_functions import FUNCTIONS, TemplateError, printed, truth
 
-#: Docker's code for a template that cannot be parsed.
-EXIT_CODE = 64
-
 
 class Template:
     """A parsed template; :meth:`render` may be called for any number of values.
