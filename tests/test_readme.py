@@ -56,3 +56,12 @@ def test_the_driver_works(tmp_path: Path) -> None:
     Path(child.source, "file").write_text("new")
 
     assert Path(base.source, "file").read_text() == "old"
+
+
+@pytest.mark.requires("containers", "busybox")
+def test_the_python_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = PYTHON.replace("/tmp/stowage-example", str(tmp_path / "root"))
+
+    exec(compile(source, "README.md", "exec"), {})
+
+    assert capsys.readouterr().out.splitlines() == ["0 [b'/greeting']", "b'hello\\n'"]

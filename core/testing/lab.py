@@ -59,7 +59,7 @@ def enter_lab(size_bytes: int = 4 << 30) -> Lab:
         if name not in SETTINGS:
             del os.environ[name]
     reason = missing("mounts") or missing("netns")
-    directory = Path(tempfile.mkdtemp(prefix="stowage-lab-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="stowage-lab-"))
     lab = Lab(directory, uuid4().hex, reason)
     os.environ[MARKER] = lab.id
     if lab.isolated:

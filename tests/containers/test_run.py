@@ -181,7 +181,7 @@ def test_a_time_out_kills_everything(boxes: Boxes) -> None:
     ],
 )
 def test_the_user_is_looked_up_in_the_container(boxes: Boxes, user: str, said: str) -> None:
-    assert boxes.sh("id", user=user)== said + "\n"
+    assert boxes.sh("id", user=user) == said + "\n"
 
 
 def test_an_unknown_user_is_refused(boxes: Boxes) -> None:
