@@ -20,6 +20,7 @@ from ..images.reference import parse_reference
 from ..linux.mount import clone_tree, make_read_only
 from ..linux.namespaces import in_mount_namespace
 from ..model import Change, SnapshotInfo
+from . import hostroot
 from .context import Context
 from .finishing import first_process
 from .model import ContainerRecord
@@ -102,7 +103,10 @@ def frozen(context: Context, record: ContainerRecord, *, wanted: bool = True) ->
 def changes(context: Context, record: ContainerRecord) -> Sequence[Change]:
     """Return what a container changed in its root, sorted by path."""
     with live_root(context, record) as root:
-        return context.root.layers.changes(record.snapshot, driver=record.driver, root=root)
+        found = context.root.layers.changes(record.snapshot, driver=record.driver, root=root)
+    if record.spec.rootfs is not None:
+        return hostroot.without_targets(found, record.spec)
+    return found
 
 
 def export(context: Context, record: ContainerRecord, out: BinaryIO) -> None:

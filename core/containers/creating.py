@@ -101,14 +101,12 @@ def parse_signal(text: str) -> int:
 
 def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | None) -> None:
     layers, spec = context.root.layers, record.spec
-    targets = mount_targets(spec.binds)
-    base: str | None
     if spec.rootfs is not None:
-        base = hostroot.base_snapshot(context, spec.rootfs, targets, record.driver)
-    else:
-        assert image is not None
-        parent = context.root.images.ensure(image, record.driver)
-        base = layers.init_snapshot(parent, targets, driver=record.driver)
+        hostroot.prepare(context, record, spec.rootfs)
+        return
+    assert image is not None
+    parent = context.root.images.ensure(image, record.driver)
+    base = layers.init_snapshot(parent, mount_targets(spec.binds), driver=record.driver)
     layers.prepare(record.snapshot, base, driver=record.driver, options=spec.storage_options)
 
 

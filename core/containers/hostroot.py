@@ -1,43 +1,44 @@
 """A directory of the host as a container's root, copy-on-write: ``run --rootfs /``.
 
-The directory lies below an empty committed base, and the mount targets in an init snapshot above
-that; the host's own files are never written. Only the file system that holds it shows: what else
-is mounted below is absent, and a disk file system among it is named in a warning. data-root and
-exec-root are hidden beneath empty file systems, for a layer that shows its own upper directory
-loops.
+The container's snapshot lies on the directory itself, with nothing between: overlayfs refuses a
+lower layer inside another one, and data-root is usually inside ``/``. So there is no init
+snapshot; the few mount targets that the directory lacks are left out of ``diff`` instead.
+
+The host's own files are never written. Only the file system that holds the directory shows: what
+else is mounted below is absent, and a disk file system among it is named in a warning. data-root
+and exec-root are hidden beneath empty file systems, for a layer that shows its own upper
+directory loops.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..errors import AlreadyExists, InvalidArgument, NotFound, NotSupported
+from ..errors import InvalidArgument, NotSupported
 from ..linux.mount import attach
 from ..linux.mountinfo import read_mountinfo
 from ..linux.paths import open_in_root
-from ..model import Mount
+from ..model import Change, ChangeKind, Mount
 from .context import Context
+from .model import ContainerRecord, ContainerSpec
 from .rootfs import Extra
-from .targets import Target
+from .targets import mount_targets
 
 logger = logging.getLogger("stowage.containers")
 
 
-def base_snapshot(
-    context: Context, directory: Path, targets: Mapping[bytes, Target], driver: str
-) -> str:
-    """Return the name of a committed snapshot that shows *directory* with the *targets*.
+def prepare(context: Context, record: ContainerRecord, directory: Path) -> None:
+    """Make the container's snapshot on top of *directory*.
 
     Raises:
         NotSupported: if the driver cannot have a host's directory as a parent.
         InvalidArgument: if there is no such directory.
     """
-    handle = context.root.storage(driver)
+    handle = context.root.storage(record.driver)
     if not handle.capabilities.host_root:
         raise NotSupported(
             f"--rootfs does not work with the storage driver {handle.name!r}",
@@ -47,27 +48,12 @@ def base_snapshot(
     if not directory.is_dir():
         raise InvalidArgument(f"--rootfs {str(directory)!r} is not a directory")
     _warn_of_absent(directory)
-    base = _empty_base(context, Path(os.path.realpath(directory)), driver)
-    return context.root.layers.init_snapshot(base, targets, driver=driver) or base
-
-
-def _empty_base(context: Context, directory: Path, driver: str) -> str:
-    """Return the committed snapshot of no content that lies on *directory*, made once."""
-    layers = context.root.layers
-    name = "host-" + hashlib.sha256(os.fsencode(directory)).hexdigest()
-    try:
-        layers.stat(name, driver=driver)
-    except NotFound:
-        key = f"{name}-{os.urandom(6).hex()}"
-        layers.prepare(key, None, driver=driver, host_root=directory)
-        try:
-            layers.commit(name, key, driver=driver)
-        except AlreadyExists:  # another process was quicker
-            layers.remove(key, driver=driver)
-        except BaseException:
-            layers.remove(key, driver=driver)
-            raise
-    return name
+    context.root.layers.prepare(
+        record.snapshot,
+        driver=record.driver,
+        options=record.spec.storage_options,
+        host_root=Path(os.path.realpath(directory)),
+    )
 
 
 def _warn_of_absent(directory: Path) -> None:
@@ -117,3 +103,32 @@ def _exists(root: int, path: bytes) -> bool:
     except OSError:  # not on this file system; or ELOOP: the layer's own directory
         return False
     return True
+
+
+# --- diff -------------------------------------------------------------------------------------
+
+
+def without_targets(changes: Iterable[Change], spec: ContainerSpec) -> list[Change]:
+    """Leave out the mount targets that the directory lacks, and the directories that only
+    holding them changed."""
+    assert spec.rootfs is not None
+    missing = {
+        path
+        for path in map(os.path.normpath, mount_targets(spec.binds))
+        if not os.path.lexists(os.path.join(os.fsencode(spec.rootfs), path.lstrip(b"/")))
+    }
+    above = {parent for path in missing for parent in _parents(path)}
+    kept = [change for change in changes if change.path not in missing]
+    others = {
+        parent for change in kept if change.path not in above for parent in _parents(change.path)
+    }
+    return [
+        change
+        for change in kept
+        if change.path not in above or change.path in others or change.kind is ChangeKind.DELETED
+    ]
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    while (path := os.path.dirname(path)) != b"/":
+        yield path
