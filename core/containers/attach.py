@@ -216,7 +216,7 @@ def _raw_terminal(terminal: int | None) -> Iterator[bool]:
         return
     before = termios.tcgetattr(terminal)
     with effect("terminal.raw"):
-        terminals.setraw(terminal)
+        terminals.setraw(terminal, termios.TCSANOW)  # what is typed ahead stays
     try:
         yield True
     finally:

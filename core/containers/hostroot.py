@@ -51,7 +51,8 @@ def prepare(context: Context, record: ContainerRecord, directory: Path) -> None:
     context.root.layers.prepare(
         record.snapshot,
         driver=record.driver,
-        options=record.spec.storage_options,
+        # the directory changes beneath us, as a root that was copied elsewhere has
+        options=(*handle.capabilities.stale_options, *record.spec.storage_options),
         host_root=Path(os.path.realpath(directory)),
     )
 
