@@ -73,7 +73,7 @@ def _assert_in_order(root: Path) -> None:
         for record in engine.containers.list():
             engine.containers.remove(record.id, force=True)
         engine.layers.drain(30)
-        findings = engine.layers.check(quick=False)
+        findings = engine.layers.check(full=True)
         assert [str(finding) for finding in findings] == []
         rows = engine.metastore.read().execute("SELECT driver, id, state FROM snapshots")
         recorded = {(row["driver"], str(row["id"])) for row in rows}
