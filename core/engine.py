@@ -81,7 +81,9 @@ class Engine:
         self.registry = Registry([*_named_observers(), *observers])
         self.layout.create()
         self.metastore = Metastore(self.layout.metadata)
-        self._lock = RLock()
+        self._lock = RLock()  # one at a time makes the parts below
+        # Apart from it: a thread of the layer store opens drivers while we make the layer store.
+        self._handles_lock = RLock()
         self._storage: dict[str, StorageHandle] = {}
         self._network: dict[str, NetworkHandle] = {}
 
@@ -134,7 +136,7 @@ class Engine:
             NotFound, DriverFailed, InvalidConfig: as :meth:`stowage.registry.Registry.storage`.
         """
         name = name or self.selection.name
-        with self._lock:
+        with self._handles_lock:
             canonical = self.registry.canonical_name("storage", name)
             if canonical not in self._storage:
                 self._storage[canonical] = self.registry.storage(
@@ -148,7 +150,7 @@ class Engine:
 
     def network(self, name: str) -> NetworkHandle:
         """Return the open handle of a network driver, one per name."""
-        with self._lock:
+        with self._handles_lock:
             if name not in self._network:
                 context = NetworkContext(
                     self.metastore.root_id, self.layout.exec_root, {"config": self.config}
@@ -333,7 +335,7 @@ class Engine:
         layers: LayerStore | None = self.__dict__.get("layers")
         if layers is not None:
             layers.close()  # not under our lock: its reaper may be asking for a handle
-        with self._lock:
+        with self._handles_lock:
             for handle in (*self._storage.values(), *self._network.values()):
                 handle.close()
             self._storage.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def processes_of(root: Path) -> list[str]:
     return found
 
 
+def _settled(root: Path) -> list[str]:
+    """Give conmon's exit commands, which end by themselves, the time to; return who stays."""
+    deadline = time.monotonic() + 20
+    while (found := processes_of(root)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
 @pytest.fixture
 def assert_in_order(root: Path) -> Callable[[], None]:
     """The check of a root that nobody works on."""
@@ -72,6 +81,7 @@ def _assert_in_order(root: Path) -> None:
     with Engine(root) as engine:
         for record in engine.containers.list():
             engine.containers.remove(record.id, force=True)
+        assert _settled(root) == []
         engine.layers.drain(30)
         findings = engine.layers.check(full=True)
         assert [str(finding) for finding in findings] == []
@@ -97,4 +107,4 @@ def _assert_in_order(root: Path) -> None:
     cgroups = Path("/sys/fs/cgroup").glob(f"**/stowage/{root_id}/*/")
     assert list(cgroups) == []
     assert [m.target for m in read_mountinfo() if m.target.startswith(str(root))] == []
-    assert processes_of(root) == []
+    assert _settled(root) == []
