@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,15 +45,14 @@ class StoreContext:
         self.mount_users: Callable[[Row], list[str]] = lambda row: []
         self._open_storage = open_storage
         self._handles: dict[str, StorageHandle] = {}
-        self._guard = threading.Lock()
 
     def handle(self, driver: str) -> StorageHandle:
         """Return the opened driver; raises as ``Registry.storage``."""
-        with self._guard:
-            handle = self._handles.get(driver)
-            if handle is None:
-                handle = self._handles[driver] = self._open_storage(driver)
-            return handle
+        handle = self._handles.get(driver)
+        if handle is None:
+            # under no lock of ours: who opens it has one, and may hold that while opening us
+            handle = self._handles.setdefault(driver, self._open_storage(driver))
+        return handle
 
     def options(self, row: Row) -> Options:
         """Return the snapshot's own options, parsed as its driver declared them."""
