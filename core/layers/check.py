@@ -206,7 +206,10 @@ def _strangers(context: StoreContext) -> Iterator[CheckFinding]:
             "nothing is recorded of it",
             "'stowage gc' removes it",
         )
+    waiting = {entry.directory for entry in context.trash.entries()}
     for name, error in sorted(context.reaper.problems.items()):
+        if name not in waiting:  # deleted by another reaper meanwhile
+            continue
         yield CheckFinding(
             CheckKind.TRASH_STUCK, name, None, str(error), "remove the cause, then 'stowage gc'"
         )

@@ -101,7 +101,7 @@ class Reaper:
             self._wanted.clear()
             try:
                 self._pass(self._stopping.is_set)
-            except StowageError as error:  # the metastore: the next opening tries again
+            except (StowageError, OSError) as error:  # the metastore: the next opening tries again
                 _log.warning("the trash cannot be read: %s", error)
             with self._guard:
                 if self._stopping.is_set() or not self._wanted.is_set():
