@@ -115,8 +115,8 @@ def test_tag_moves_a_name(images: Images) -> None:
 
     assert images.resolve("a").id == second.id
     assert images.resolve(first.id).references == ()
-    with pytest.raises(NotFound, match="No such image: c"):
-        images.tag("c", "d")
+    with pytest.raises(NotFound, match="No such image: nosuch"):
+        images.tag("nosuch", "d")
 
 
 def test_the_list_has_dockers_filters(images: Images) -> None:
