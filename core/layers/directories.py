@@ -41,14 +41,14 @@ Forget = Callable[[int, bytes, bytes], None]
 class Directory:
     """A directory of the tree; it gets its *attributes* in the end.
 
-    *explicit*: an entry of the archive describes it. *opaque*: nothing shows through. *copied*:
-    made with the attributes of a lower one. *existed*: not made by this archive.
+    *explicit*: an entry of the archive describes it. *opaque*: nothing shows through.
+    *replaced*: a whiteout deleted the lower one. *existed*: not made by this archive.
     """
 
     attributes: Attributes
     explicit: bool = False
     opaque: bool = False
-    copied: bool = False
+    replaced: bool = False
     existed: bool = False
 
 
@@ -187,7 +187,6 @@ class Directories:
         known = self._adopt(self._root, b".", b"")
         if self._lower is not None:
             known.attributes = attributes_of(self._lower, self._prefix)
-            known.copied = True
 
     def _copy_lower(self, known: Directory, place: bytes) -> None:
         with self.walk() as walk:
@@ -197,29 +196,41 @@ class Directories:
             descriptor = os.open(b".", DIRECTORY_FLAGS, dir_fd=walk.lower)
         try:
             known.attributes = attributes_of(descriptor, self._prefix)
-            known.copied = True
         finally:
             os.close(descriptor)
 
     # --- hiding what is below ----------------------------------------------------------------
+
+    def hides_lower(self, place: bytes) -> bool:
+        """Whether a place lies in a directory that is opaque."""
+        while place not in self.known or not self.known[place].opaque:
+            if not place:
+                return False
+            place = split(place)[0]
+        return True
 
     def make_opaque(self, place: bytes) -> None:
         """Let nothing of the lower layers show in a directory of the tree."""
         known = self.known[place]
         if not known.opaque:
             known.opaque = True
+            self._prune(place, top=False)
             self._mark_opaque(place)
-        below = place + b"/" if place else b""
-        for other, directory in self.known.items():
-            if directory.copied and other != place and other.startswith(below):
-                directory.attributes, directory.copied = IMPLIED, False
 
-    def replace_lower(self, place: bytes) -> None:
-        """Make a directory opaque as if the lower one had been deleted first."""
+    def replace_lower(self, place: bytes) -> bool:
+        """Let a directory of the tree be as if the lower one had been deleted first.
+
+        One that was made only for the sake of marks is removed; True then.
+        """
         known = self.known[place]
-        if known.copied:
-            known.attributes, known.copied = IMPLIED, False
-        self.make_opaque(place)
+        if known.replaced:
+            return False
+        self._prune(place, top=True)
+        if place not in self.known:
+            return True
+        known.replaced = known.opaque = True
+        self._mark_opaque(place)
+        return False
 
     def _mark_opaque(self, place: bytes) -> None:
         directory = open_beneath(self._root, place or b".", _ENTER)
@@ -227,6 +238,29 @@ class Directories:
             self.marks.make_opaque(directory)
         finally:
             os.close(directory)
+
+    def _prune(self, place: bytes, *, top: bool) -> None:
+        """Drop the marks beneath *place*: what they hide is hidden already, and they would show.
+
+        Directories without anything of the archive's go; others lose what they have of lower ones.
+        """
+        found = [place]
+        for at in found:  # grows on the way
+            listing = open_directory(self._root, at)
+            try:
+                self.marks.clear(listing)
+                found += [
+                    join(at, name) for name, is_directory in _entries(listing) if is_directory
+                ]
+            finally:
+                os.close(listing)
+        for at in reversed(found if top else found[1:]):
+            known = self.known.get(at)
+            if known is None or known.explicit or self._rmdir(at):
+                continue
+            known.attributes = IMPLIED
+        self._places.clear()
+        self._leave()
 
     # --- removing ----------------------------------------------------------------------------
 

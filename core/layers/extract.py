@@ -295,12 +295,16 @@ class Extractor(AbstractContextManager["Extractor"]):
                 lower = walk.upper
             if directories.sees_lower and (lower is None or lstat(lower, name) is None):
                 return
+        if directories.hides_lower(split(child)[0]):
+            return
         directory, _ = directories.enter(parent)
         if not directories.layered:
             if child not in self._made:
                 self._delete(directory, name, child)
         elif child in directories.known:
-            directories.replace_lower(child)
+            if directories.replace_lower(child):
+                directory, _ = directories.enter(parent)
+                directories.marks.add_whiteout(directory, name)
         elif child not in self._made and not directories.marks.is_whiteout(directory, name):
             if lstat(directory, name) is not None:
                 directories.remove(directory, name, child)
@@ -322,6 +326,8 @@ class Extractor(AbstractContextManager["Extractor"]):
             if directories.sees_lower and lower is None:
                 return
             names = [] if place or lower is None else list_names(lower)
+        if directories.hides_lower(place):
+            return
         if not directories.layered:
             directories.enter(parent)
             directories.delete_lower(place, self._made, top=False)

@@ -34,7 +34,7 @@ _RAW = Struct("<I")
 _FILE = Struct("<HIQQ32s")  # path length, extents, payload size, file size, sha256
 _END = Struct("<32sQ")
 _EXTENT = Struct("<QQ")
-_REPLACED = Struct("<IQ")  # number of the reference, where its frame begins
+_REPLACED = Struct("<IQQ")  # number of the reference, where its frame begins, payload size
 _SKIPPABLE = Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A5E
 _TRAILER = Struct("<QI4s")  # where the skippable frame begins, its entries
@@ -71,15 +71,12 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
     """Writes a recipe to *out* while an archive goes by; *out* stays the caller's."""
 
     def __init__(self, out: BinaryIO) -> None:
-        import zstandard
-
         self._out = out
         self._written = 0
-        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
-        self._frame = self._compressor.compressobj()
+        self._frame = self._new_frame()
         self._buffer = bytearray(_MAGIC)
         self._pending = bytearray()
-        self._replaced: list[tuple[int, int]] = []
+        self._replaced: list[tuple[int, int, int]] = []
         self._payloads: IO[bytes] | None = None
 
     def raw(self, data: Bytes) -> None:
@@ -108,11 +105,13 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
         """
         if self._payloads is None:
             self._payloads = tempfile.SpooledTemporaryFile(max_size=_CHUNK)  # noqa: SIM115
-        self._replaced.append((number, self._payloads.tell()))
+        begin, size = self._payloads.tell(), 0
         frame = self._new_frame()
         for chunk in contents:
+            size += len(chunk)
             self._payloads.write(frame.compress(chunk))
         self._payloads.write(frame.flush())
+        self._replaced.append((number, begin, size))
 
     def finish(self, sha256: bytes, size: int) -> None:
         """Write the rest; *sha256* and *size* are those of the whole archive."""
@@ -131,14 +130,16 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
         payloads.seek(0)
         while chunk := payloads.read(_CHUNK):
             self._write(chunk)
-        table = b"".join(_REPLACED.pack(number, base + at) for number, at in self._replaced)
+        table = b"".join(
+            _REPLACED.pack(number, base + begin, size) for number, begin, size in self._replaced
+        )
         table += _TRAILER.pack(self._written, len(self._replaced), _TRAILER_MAGIC)
         self._write(_SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(table)) + table)
 
     def _new_frame(self) -> zstandard.ZstdCompressionObj:
         import zstandard
 
-        return zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+        return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
 
     def _flush_raw(self) -> None:
         buffer, pending = self._buffer, self._pending
@@ -172,7 +173,7 @@ class RecipeReader:
         """Yield raw bytes and references in order, and the end record last."""
         number = 0
         with self._frame(0) as frame:
-            if frame.read(len(_MAGIC)) != _MAGIC:
+            if _exactly(frame, len(_MAGIC)) != _MAGIC:
                 raise _damaged("it does not begin as one")
             while True:
                 kind = _exactly(frame, 1)
@@ -189,19 +190,23 @@ class RecipeReader:
 
     def replaced(self, number: int) -> Iterator[bytes] | None:
         """Return the payload of a reference whose file was replaced in the same archive."""
-        offset = self._frame_by_number.get(number)
-        return None if offset is None else self._payload(offset)
+        place = self._frame_by_number.get(number)
+        return None if place is None else self._payload(*place)
 
-    def _payload(self, offset: int) -> Iterator[bytes]:
+    def _payload(self, begin: int, size: int) -> Iterator[bytes]:
         position = self._recipe.tell()  # the records' frame is read from the same file
-        with self._frame(offset) as frame:
-            while chunk := _read(frame, _CHUNK):
+        with self._frame(begin) as frame:
+            while size:
+                chunk = _exactly(frame, min(size, _CHUNK))
+                size -= len(chunk)
                 yield chunk
         self._recipe.seek(position)
 
     def _read_reference(self, frame: BinaryIO, number: int) -> Reference:
         length, count, size, file_size, sha256 = _FILE.unpack(_exactly(frame, _FILE.size))
         path = _exactly(frame, length)
+        if not path or b"\0" in path:
+            raise _damaged(f"it names the file {path!r}")
         extents = None
         if count != 0xFFFFFFFF:
             table = _exactly(frame, count * _EXTENT.size)
@@ -214,7 +219,7 @@ class RecipeReader:
         self._recipe.seek(offset)
         return zstandard.ZstdDecompressor().stream_reader(self._recipe, closefd=False)
 
-    def _replaced_frames(self) -> dict[int, int]:
+    def _replaced_frames(self) -> dict[int, tuple[int, int]]:
         end = self._recipe.seek(0, 2)
         if end < _TRAILER.size:
             raise _damaged("it is empty")
@@ -226,7 +231,8 @@ class RecipeReader:
         if begin + _SKIPPABLE.size + size + _TRAILER.size != end:
             return {}  # four bytes of a checksum that look like ours
         self._recipe.seek(begin + _SKIPPABLE.size)
-        return dict(_REPLACED.iter_unpack(self._recipe.read(size)))
+        table = _REPLACED.iter_unpack(self._recipe.read(size))
+        return {number: (where, length) for number, where, length in table}
 
 
 def _damaged(details: str) -> DataLoss:
@@ -243,10 +249,11 @@ def _read(frame: BinaryIO, size: int) -> bytes:
 
 
 def _exactly(frame: BinaryIO, size: int) -> bytes:
-    data = _read(frame, size)
-    while len(data) < size:
-        more = _read(frame, size - len(data))
-        if not more:
+    parts = []
+    while size:
+        part = _read(frame, min(size, _CHUNK))  # a damaged size shall not take memory
+        if not part:
             raise _damaged("it ends too early")
-        data += more
-    return data
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -183,7 +183,10 @@ class TarWriter:
         extents: Extents,
     ) -> None:
         size = status.st_size
-        lines = [len(extents), *(number for extent in extents for number in extent)]
+        mapped = extents
+        if not extents or sum(extents[-1]) < size:  # readers need to be told where a hole ends
+            mapped = (*extents, (size, 0))
+        lines = [len(mapped), *(number for extent in mapped for number in extent)]
         table = b"".join(b"%d\n" % number for number in lines)
         table += bytes(-len(table) % BLOCK)
         stored = sum(length for _, length in extents)

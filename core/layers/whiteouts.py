@@ -29,7 +29,6 @@ from .tree import (
     RESERVED_PREFIX,
     WHITEOUT_PREFIX,
     Tree,
-    list_names,
     lstat,
     proc_path,
 )
@@ -61,6 +60,13 @@ class Marks(ABC):
     @abstractmethod
     def make_opaque(self, directory: int) -> None:
         """Let nothing of the lower layers show in *directory*; has no effect the second time."""
+
+    def clear(self, directory: int) -> None:
+        """Take away the marks in a directory, given as a descriptor that is not O_PATH."""
+        with os.scandir(directory) as entries:
+            listing = self.sort(directory, list(entries))
+        for name in listing.whiteouts:
+            self.drop_whiteout(directory, name)
 
     @abstractmethod
     def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
@@ -117,6 +123,12 @@ class NamedMarks(Marks):
     def make_opaque(self, directory: int) -> None:
         if not self.is_opaque(directory):
             os.close(os.open(OPAQUE_NAME, _NEW, 0o444, dir_fd=directory))
+
+    @effectful("tree.unlink")
+    def clear(self, directory: int) -> None:
+        super().clear(directory)
+        if self.is_opaque(directory):
+            os.unlink(OPAQUE_NAME, dir_fd=directory)
 
     def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
         own, whiteouts, opaque = [], [], False
@@ -195,14 +207,6 @@ class XattrMarks(DeviceMarks):
             os.close(descriptor)
         if not self.is_opaque(directory):
             os.setxattr(proc_path(directory, b""), self._opaque, HAS_WHITEOUTS)
-
-    @effectful("tree.opaque")
-    def make_opaque(self, directory: int) -> None:
-        """In an opaque directory the kernel looks for no xattr whiteouts: they would show."""
-        for name in list_names(directory):
-            if self.is_whiteout(directory, name):
-                os.unlink(name, dir_fd=directory)
-        os.setxattr(proc_path(directory, b""), self._opaque, OPAQUE)
 
 
 def marks_of(tree: Tree) -> Marks:
