@@ -94,7 +94,11 @@ class _Parent:
 
     def __enter__(self) -> subprocess.Popen[bytes]:
         self._thread.start()
-        answer = self._answer.get()
+        try:
+            answer = self._answer.get()
+        except BaseException:  # KeyboardInterrupt: with the thread goes the runtime
+            self._ended.set()
+            raise
         if isinstance(answer, BaseException):
             self._thread.join()
             raise answer

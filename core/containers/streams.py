@@ -60,21 +60,29 @@ def communicate(
     timeout_seconds: float | None,
     kill: Callable[[], None],
 ) -> Collected:
-    """Feed and collect until the process has ended; after the time-out *kill* is called."""
+    """Feed and collect until the process has ended.
+
+    *kill* ends what it works for: it is called after the time-out, and when anything is raised.
+    """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     timed_out = False
     with process:
-        pump = _Pump(process, feed)
-        if not pump.run(deadline):
-            timed_out = True
-            kill()
-            pump.run(None)
         try:
-            process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            timed_out = True
+            pump = _Pump(process, feed)
+            if not pump.run(deadline):
+                timed_out = True
+                kill()
+                pump.run(None)
+            try:
+                process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                kill()
+                process.wait()
+        except BaseException:  # KeyboardInterrupt, too: leaving the block waits for its end
             kill()
-            process.wait()
+            process.kill()
+            raise
     code = process.returncode
     return Collected(
         code if code >= 0 else 128 - code, bytes(pump.stdout), bytes(pump.stderr), timed_out

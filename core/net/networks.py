@@ -37,6 +37,7 @@ class Networks:
     def __init__(self, metastore: Metastore, open_driver: Callable[[str], NetworkHandle]) -> None:
         self._metastore = metastore
         self._open_driver = open_driver
+        self._default_network: Network | None = None
 
     # --- networks ----------------------------------------------------------------------------
 
@@ -70,6 +71,12 @@ class Networks:
         )
 
     def _default(self) -> Network:
+        """Looked for, and said, once: which drivers are installed does not change."""
+        if self._default_network is None:
+            self._default_network = self._find_default()
+        return self._default_network
+
+    def _find_default(self) -> Network:
         for name in DEFAULT:
             try:
                 network = self.resolve(name)
