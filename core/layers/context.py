@@ -47,10 +47,13 @@ class StoreContext:
         self._handles: dict[str, StorageHandle] = {}
 
     def handle(self, driver: str) -> StorageHandle:
-        """Return the opened driver; raises as ``Registry.storage``."""
+        """Return the opened driver; raises as ``Registry.storage``.
+
+        No lock of ours is held while it is opened: the reaper's thread and whoever is opening
+        the layer store would wait for each other.
+        """
         handle = self._handles.get(driver)
         if handle is None:
-            # under no lock of ours: who opens it has one, and may hold that while opening us
             handle = self._handles.setdefault(driver, self._open_storage(driver))
         return handle
 

@@ -9,6 +9,8 @@ before the directory.
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ from .rows import Row
 _PRESENCE = "users"
 _BOOT = "boot-id"
 _WAIT_SECONDS = 60.0
+_PROBE_SECONDS = 60.0
+"""A scratch directory older than this has lost its probe."""
+
 _log = logging.getLogger("stowage.layers.recovery")
 
 
@@ -44,8 +49,10 @@ def open_root(context: StoreContext, mounts: MountPoints) -> Lease:
             _recover_drivers(context, touched)
             if touched:
                 sweep_locks(context)
+                context.recipes.sweep()
         if context.recipes.staged():
             context.recipes.sweep()
+        _remove_scratch(context.layout.storage)
     return _be_present(context)
 
 
@@ -123,7 +130,7 @@ def orphans(context: StoreContext) -> Iterator[tuple[str, Path]]:
         (driver.name, directory)
         for driver in _directories(context.layout.storage)
         for directory in _directories(driver)
-        if directory.name.isdigit()
+        if directory.name.isdigit() and not driver.name.startswith(".")  # a probe's scratch
     ]
     known = {(row.driver, str(row.id)) for row in rows.every(context.metastore.read(), state=None)}
     known |= {(entry.driver, str(entry.number)) for entry in context.trash.entries()}
@@ -152,6 +159,22 @@ def _be_present(context: StoreContext) -> Lease:
     return context.locks.acquire(
         _PRESENCE, exclusive=False, subject="the root", wait_seconds=_WAIT_SECONDS
     )
+
+
+def _remove_scratch(storage: Path) -> None:
+    """Remove what killed probes left beside the drivers' directories (``.probe-…``)."""
+    with os.scandir(storage) as entries:
+        stale = [
+            entry.name
+            for entry in entries
+            if entry.name.startswith(".")
+            and time.time() - entry.stat(follow_symlinks=False).st_mtime > _PROBE_SECONDS
+        ]
+    if stale:
+        from ..store.erase import erase_path
+
+        for name in stale:
+            erase_path(storage / name)
 
 
 def _unfinished(context: StoreContext) -> bool:

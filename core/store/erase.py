@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 from ..effects import effect
 from ..errors import Busy
@@ -48,6 +49,15 @@ def erase(parent: int, name: bytes, *, stop: Callable[[], bool] = lambda: False)
         os.close(top)
     with effect("file.rmdir", path=name):
         _unprotected(parent, None, lambda: os.rmdir(name, dir_fd=parent))
+
+
+def erase_path(path: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Delete the directory at *path* as ``erase`` does."""
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        erase(parent, os.fsencode(path.name), stop=stop)
+    finally:
+        os.close(parent)
 
 
 class _Eraser:

@@ -15,12 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from ..effects import effect
 from ..errors import StowageError, from_os_error
 from ..handle import StorageHandle
-from .erase import Stopped, erase
+from .erase import Stopped, erase_path
 from .layout import RootLayout
 from .metastore import Metastore
 from .recipes import Recipes
@@ -126,9 +125,9 @@ class Reaper:
         try:
             self._trash.bury(entry)
             if self._delete(entry, stop):
-                self._trash.clear(entry)
                 if entry.diff_id is not None:
                     self._recipes.release(entry.diff_id)
+                self._trash.clear(entry)
         except Stopped:
             pass
         except StowageError as error:
@@ -155,15 +154,7 @@ class Reaper:
                 return False
             if path.exists():  # else the reaper that had it before has finished
                 self._open_storage(entry.driver).destroy(path)
-                _erase_beneath(path, stop)
+                erase_path(path, stop=stop)
             return True
         finally:
             os.close(descriptor)
-
-
-def _erase_beneath(path: Path, stop: Callable[[], bool]) -> None:
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        erase(parent, os.fsencode(path.name), stop=stop)
-    finally:
-        os.close(parent)

@@ -34,13 +34,20 @@ class RecipeDraft:
 
     def publish(self, diff_id: str) -> None:
         """Give the recipe its name. One that a recorded layer relies on is left as it is; any
-        other is replaced, for it may be a torn leftover of a loss of power."""
+        other is replaced, for it may be a torn leftover of a loss of power.
+
+        The staged name stays until the block of ``draft`` ends: if this process is killed before
+        a row names the recipe, it tells the next one to sweep.
+        """
         self.file.flush()
         target = self._recipes.path(diff_id)
-        if self._recipes.known(diff_id) and target.exists():
-            return
+        if target.exists():
+            if self._recipes.known(diff_id):
+                return
+            with effect("recipe.delete", path=target):
+                target.unlink()
         with effect("recipe.publish", path=target):
-            os.replace(self._path, target)
+            os.link(self._path, target)
 
 
 class Recipes:
