@@ -4,6 +4,9 @@ A throw-away thread unshares its mount namespace, makes everything in it a slave
 (private would pin the host's mounts and loop devices), and attaches the detached root there. The
 host never has the mount in its table. The namespace lives while the runtime does; the container
 then has a copy, and both are gone with the last process, whatever is killed.
+
+setns(2) puts its caller on the namespace's own root. That is not ours in a chroot (a build
+machine, an installer), so a descriptor of our ``/`` within the namespace goes with it.
 """
 
 from __future__ import annotations
@@ -65,12 +68,32 @@ def enter_namespace_with_root(plan: RootPlan) -> None:
         move(clone, point)
 
 
-def namespace_with_root(plan: RootPlan) -> int:
-    """Return a descriptor of a new mount namespace that has the root attached."""
+@dataclass(frozen=True, slots=True)
+class MountNamespace:
+    """Descriptors of a mount namespace and of the directory in it that is ``/`` for us.
 
-    def run() -> int:
+    Neither may be inherited by a container: *root* would lead out of it.
+    """
+
+    descriptor: int
+    root: int
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        os.close(self.root)
+
+
+def namespace_with_root(plan: RootPlan) -> MountNamespace:
+    """Return a new mount namespace that has the root attached; the caller closes it."""
+
+    def run() -> MountNamespace:
         enter_namespace_with_root(plan)
-        return open_namespace("mnt")
+        root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return MountNamespace(open_namespace("mnt"), root)
+        except BaseException:
+            os.close(root)
+            raise
 
     return on_throwaway_thread(run)
 

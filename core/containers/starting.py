@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
@@ -92,7 +91,7 @@ def _start(
         )
         created = create_monitored(plan, record.spec.arguments)
     finally:
-        os.close(namespace)
+        namespace.close()
     process = _identity(created.pid)
     if attach:
         clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))

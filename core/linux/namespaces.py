@@ -92,12 +92,18 @@ def in_network_namespace(descriptor: int, function: Callable[[], R]) -> R:
     return on_throwaway_thread(run)
 
 
-def in_mount_namespace(descriptor: int, function: Callable[[], R]) -> R:
-    """Run *function* on a throw-away thread inside the mount namespace *descriptor*."""
+def in_mount_namespace(descriptor: int, function: Callable[[], R], *, root: int | None = None) -> R:
+    """Run *function* on a throw-away thread inside the mount namespace *descriptor*.
+
+    Its ``/`` is the namespace's own root, or the directory behind *root* (one in that namespace).
+    """
 
     def run() -> R:
         unshare(CLONE_FS)
         setns(descriptor, CLONE_NEWNS)
+        if root is not None:
+            os.fchdir(root)
+            os.chroot(".")
         return function()
 
     return on_throwaway_thread(run)

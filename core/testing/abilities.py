@@ -90,6 +90,15 @@ def _namespaces() -> str | None:
     return _mounts() or _tried(what, lambda: on_throwaway_thread(lambda: unshare(flags)))
 
 
+def _userns() -> str | None:
+    done = subprocess.run(
+        ["unshare", "--user", "true"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    why = done.stderr.strip().removeprefix("unshare: unshare failed: ")
+    hint = " (the kernel refuses them in a chroot)" if done.returncode else ""
+    return f"a user namespace cannot be made: {why}{hint}" if done.returncode else None
+
+
 def _cgroups() -> str | None:
     roots = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
     root = next((path for path in roots if (path / "cgroup.procs").exists()), None)
@@ -180,6 +189,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "mounts": _once(_mounts),
     "netns": _once(_netns),
     "namespaces": _once(_namespaces),
+    "userns": _once(_userns),
     "cgroups": _once(_cgroups),
     "runtime": _once(_runtime),
     "containers": _once(_containers),

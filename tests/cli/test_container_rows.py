@@ -61,7 +61,9 @@ def test_the_status_is_dockers_sentence(state: str, facts: dict[str, int], text:
 
 def test_ps_cuts_what_is_long() -> None:
     """Ids to 12, commands to 20 and in quotes; --no-trunc shows all."""
-    row = container_row(RECORD, image="busybox")
+    record = replace(RECORD, created_ns=time.time_ns() - 90 * 10**9)
+
+    row = container_row(record, image="busybox")
 
     assert row["ID"] == "d80b80f82fbc"
     assert row["Command"] == '"sh -c echo a long c…"'

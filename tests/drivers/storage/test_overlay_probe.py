@@ -101,6 +101,7 @@ def test_without_root_it_names_what_is_missing(shm_dir: Path, tools: Any) -> Non
     assert tree(shm_dir) == [ours, theirs]
 
 
+@pytest.mark.requires("userns")
 def test_in_a_user_namespace_the_marks_are_user_xattrs(ext4_dir: Path, tools: Any) -> None:
     rig = tools.rig("overlay", ext4_dir)
 
