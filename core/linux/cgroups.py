@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,17 @@ def hierarchies() -> Hierarchies:
     return Hierarchies(tuple(v1.values()), unified)
 
 
+@contextmanager
+def _gone_is_not_found(path: str) -> Iterator[None]:
+    """A file of a cgroup that is removed while it is open gives ENODEV; say ENOENT as before."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+
+
 @dataclass(frozen=True, slots=True)
 class _Freezer:
     """Where a cgroup's freezer is written and read, and in which words."""
@@ -70,13 +82,16 @@ class _Freezer:
     sign: str
 
     def set(self, *, frozen: bool) -> None:
-        Path(self.control).write_text(self.words[frozen])
+        with _gone_is_not_found(self.control):
+            Path(self.control).write_text(self.words[frozen])
 
     @property
     def frozen(self) -> bool:
-        if self.sign in Path(self.state).read_text():
+        with _gone_is_not_found(self.state):
+            state = Path(self.state).read_text()
+        if self.sign in state:
             return True
-        if self.control == self.state and "FREEZING" in Path(self.state).read_text():
+        if self.control == self.state and "FREEZING" in state:
             self.set(frozen=True)  # freezer-subsystem.rst: write again while FREEZING
         return False
 
