@@ -62,7 +62,9 @@ def set_attributes(
 
     The owner first, for chown(2) drops file capabilities and setuid bits; the times last.
     """
-    os.fchown(descriptor, attributes.uid, attributes.gid)
+    status = os.fstat(descriptor)
+    if (status.st_uid, status.st_gid) != (attributes.uid, attributes.gid):
+        os.fchown(descriptor, attributes.uid, attributes.gid)
     xattrs = attributes.xattrs
     if xattrs is not None and (xattrs or not fresh):
         _replace_xattrs(descriptor, xattrs, prefix)

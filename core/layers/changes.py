@@ -24,8 +24,8 @@ _OPEN_LEVELS = 64
 class Found(NamedTuple):
     """One path: *kind* None is a regular file that is the same but for its hard links.
 
-    *status* is None for what is gone. *opaque*: everything below in the other tree is gone, but
-    that tree is not known.
+    *status* is None for what is gone, and for a regular file that nobody had to look at.
+    *opaque*: everything below in the other tree is gone, but that tree is not known.
     """
 
     kind: ChangeKind | None
@@ -44,7 +44,7 @@ class _Frame:
     """A directory on the way: its path, what is left to visit, and the two directories."""
 
     path: bytes
-    names: Iterator[bytes]
+    names: Iterator[tuple[bytes, bool]]
     replaced: bool
     beside: bool
     new: int | None
@@ -98,7 +98,10 @@ class ChangeWalk:
             yield from self._push(b"", new, old, self._same is not None)
             while self._stack:
                 frame = self._stack[-1]
-                for name in frame.names:
+                for name, regular in frame.names:
+                    if regular and not self._kinds:
+                        yield Found(ChangeKind.MODIFIED, join(frame.path, name), None)
+                        continue
                     yield from self._visit(frame, name)
                     if self._stack[-1] is not frame:
                         break  # down first
@@ -125,15 +128,14 @@ class ChangeWalk:
             elif opaque:
                 yield Found(None, path, None, opaque=True)
         elif frame.replaced:
-            present = set(names)
-            gone = [name for name in list_names(old) if name not in present]
+            gone = [name for name in list_names(old) if name not in names]
         else:
             gone = [name for name in gone if lstat(old, name) is not None]
         wanted = None if self._only is None or old is None else self._only.get(path)
         if wanted is not None:
-            names = [name for name in names if name in wanted]
+            names = {name: names[name] for name in wanted if name in names}
             gone = [name for name in gone if name in wanted]
-        frame.names = iter(sorted(names))
+        frame.names = iter(sorted(names.items()))
         for name in sorted(gone):
             yield Found(ChangeKind.DELETED, join(path, name), None)
 

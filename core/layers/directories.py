@@ -31,7 +31,8 @@ from .whiteouts import NoMarks, marks_of
 
 PATH_LIMIT = 0xFFFF
 """Longest path; the kernel takes 4095 bytes at a time, but trees go deeper."""
-_ENTER = os.O_PATH | os.O_DIRECTORY
+_ENTER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_CHAIN_LIMIT = 32
 
 #: Called before a file is unlinked: its directory, its name, its place.
 Forget = Callable[[int, bytes, bytes], None]
@@ -65,7 +66,7 @@ class Directories:
         self._lower = tree.lower() if self.layered and tree.lower is not None else None
         self.known: dict[bytes, Directory] = {}
         self._places: dict[bytes, bytes] = {}
-        self._here: tuple[bytes, int] | None = None
+        self._chain: list[tuple[bytes, int]] = []
         self._take_root()
 
     @property
@@ -94,9 +95,8 @@ class Directories:
                 self._ensure(place)
             else:
                 place = path
-        here = self._here
-        if here is not None and here[0] == place:
-            return here[1], place
+        if self._chain and self._chain[-1][0] == place:
+            return self._chain[-1][1], place
         return self._open(place), place
 
     def resolve(self, path: bytes) -> bytes:
@@ -111,15 +111,29 @@ class Directories:
             yield walk
 
     def _open(self, place: bytes) -> int:
-        self._leave()
-        descriptor = open_beneath(self._root, place or b".", _ENTER)
-        self._here = (place, descriptor)
+        """Enter a place from the nearest directory above it that is open, one name at a time.
+
+        What is open is a chain from the top down: archives mostly go down and back up.
+        """
+        chain = self._chain
+        while chain and not (place + b"/").startswith(chain[-1][0] + b"/"):
+            os.close(chain.pop()[1])
+        above, descriptor = chain[-1] if chain else (b"", self._root)
+        rest = place[len(above) :].lstrip(b"/")
+        if not rest and chain:
+            return descriptor
+        if rest and b"/" not in rest:
+            descriptor = os.open(rest, _ENTER | os.O_NOFOLLOW, dir_fd=descriptor)
+        else:
+            descriptor = open_beneath(descriptor, rest or b".", _ENTER)
+        if len(chain) >= _CHAIN_LIMIT:
+            self._leave()
+        chain.append((place, descriptor))
         return descriptor
 
     def _leave(self) -> None:
-        if self._here is not None:
-            os.close(self._here[1])
-            self._here = None
+        while self._chain:
+            os.close(self._chain.pop()[1])
 
     # --- making ------------------------------------------------------------------------------
 

@@ -126,7 +126,8 @@ class Extractor(AbstractContextManager["Extractor"]):
 
     @effectful("tree.file")
     def _file(self, directory: int, name: bytes, member: Member) -> None:
-        descriptor = os.open(name, _NEW, 0o600, dir_fd=directory)
+        mode = member.mode & 0o7777
+        descriptor = os.open(name, _NEW, mode & 0o777, dir_fd=directory)
         try:
             size = member.size
             self._tape.payload(size, member.name, member.file_size, member.extents)
@@ -137,10 +138,15 @@ class Extractor(AbstractContextManager["Extractor"]):
             padding = -size % BLOCK
             if padding:
                 self._tape.skip(padding)
-            os.fchown(descriptor, member.uid, member.gid)
+            # looking is cheaper than setting what the umask and the owner have got right
+            status = os.fstat(descriptor)
+            owned = status.st_uid == member.uid and status.st_gid == member.gid
+            if not owned:
+                os.fchown(descriptor, member.uid, member.gid)
             for key, value in member.xattrs:
                 os.setxattr(descriptor, key, value)
-            os.fchmod(descriptor, member.mode & 0o7777)
+            if not owned or member.xattrs or status.st_mode != stat.S_IFREG | mode:
+                os.fchmod(descriptor, mode)
             os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(descriptor)

@@ -61,15 +61,18 @@ class Packer(AbstractContextManager["Packer"]):
             elif one.kind is ChangeKind.DELETED:
                 parent, name = _representable(one.path)
                 self._mark(join(parent, WHITEOUT_PREFIX + name))
-            elif one.kind is not None and one.status is not None:
-                self._add(one.path, one.status)
+            elif one.kind is not None:
+                if one.status is None or stat.S_ISREG(one.status.st_mode):
+                    self._file(one.path)
+                else:
+                    self._special(one.path, one.status)
         return self._writer.finish()
 
     def _mark(self, path: bytes) -> None:
         self._with_parents(split(path)[0])
         self._writer.whiteout(path)
 
-    def _add(self, path: bytes, status: os.stat_result) -> None:
+    def _special(self, path: bytes, status: os.stat_result) -> None:
         mode = status.st_mode
         if stat.S_ISDIR(mode):
             if path:
@@ -79,17 +82,26 @@ class Packer(AbstractContextManager["Packer"]):
         if stat.S_ISSOCK(mode):
             return
         parent, name = _representable(path)
-        self._with_parents(parent)
         directory = self._enter(parent)
         if status.st_nlink > 1 and self._linked(path, status):
-            return
-        if stat.S_ISREG(mode):
-            self._file(directory, name, path)
             return
         xattrs = read_xattrs(proc_path(directory, name), self._prefix)
         link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(mode) else b""
         kind = _TYPE_BY_FORMAT[stat.S_IFMT(mode)]
         self._writer.entry(path, kind, status, link=link, xattrs=xattrs)
+
+    def _file(self, path: bytes) -> None:
+        parent, name = _representable(path)
+        descriptor = open_file(self._enter(parent), name)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FailedPrecondition(f"{shown(path)} was replaced while it was read")
+            if status.st_nlink == 1 or not self._linked(path, status):
+                xattrs = read_xattrs(descriptor, self._prefix)
+                self._writer.file(path, status, descriptor, xattrs)
+        finally:
+            os.close(descriptor)
 
     def _linked(self, path: bytes, status: os.stat_result) -> bool:
         """Write a link if an earlier entry is the same file."""
@@ -98,16 +110,6 @@ class Packer(AbstractContextManager["Packer"]):
             return False
         self._writer.entry(path, b"1", status, link=first)
         return True
-
-    def _file(self, directory: int, name: bytes, path: bytes) -> None:
-        descriptor = open_file(directory, name)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise FailedPrecondition(f"{shown(path)} was replaced while it was read")
-            self._writer.file(path, status, descriptor, read_xattrs(descriptor, self._prefix))
-        finally:
-            os.close(descriptor)
 
     def _with_parents(self, path: bytes) -> None:
         """Write the directories above that are not in the archive yet."""
@@ -131,11 +133,13 @@ class Packer(AbstractContextManager["Packer"]):
         self._writer.entry(path + b"/" if path else b"./", b"5", status, xattrs=xattrs)
 
     def _enter(self, parent: bytes) -> int:
+        """Return a descriptor of a directory, written with all above it; lent until the next."""
         if self._here is not None:
             if self._here[0] == parent:
                 return self._here[1]
             os.close(self._here[1])
             self._here = None
+        self._with_parents(parent)
         descriptor = open_beneath(self._root, parent or b".", os.O_PATH | os.O_DIRECTORY)
         self._here = (parent, descriptor)
         return descriptor

@@ -164,7 +164,8 @@ class TarWriter:
             size = size if size <= _OCTAL_11 else 0
             name, link = name[:_NAME_BYTES], link[:_NAME_BYTES]
         elif fraction:  # nearly every file
-            pax = pax_record(b"mtime", (b"%d.%09d" % (seconds, fraction)).rstrip(b"0"))
+            time = (b"mtime=%d.%09d" % (seconds, fraction)).rstrip(b"0")
+            pax = b"%d %b\n" % (len(time) + 4, time)  # two digits: 12 to 28 bytes
         else:
             return _block(name, kind, mode, uid, gid, size, seconds, link, device)
         return (

@@ -74,9 +74,12 @@ class Marks(ABC):
 
 
 class Listing(NamedTuple):
-    """A directory's own names, the names that are gone, and whether all others are."""
+    """A directory's own names, the names that are gone, and whether all others are.
 
-    names: list[bytes]
+    A name's value tells whether the directory itself knows it for a regular file (d_type).
+    """
+
+    names: dict[bytes, bool]
     whiteouts: list[bytes]
     opaque: bool
 
@@ -99,7 +102,8 @@ class NoMarks(Marks):
         raise InvalidArgument("A full tree has no opaque directories")
 
     def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
-        return Listing([os.fsencode(entry.name) for entry in entries], [], False)
+        names = {os.fsencode(entry.name): entry.is_file(follow_symlinks=False) for entry in entries}
+        return Listing(names, [], False)
 
 
 class NamedMarks(Marks):
@@ -131,10 +135,11 @@ class NamedMarks(Marks):
             os.unlink(OPAQUE_NAME, dir_fd=directory)
 
     def sort(self, directory: int, entries: list[os.DirEntry[str]]) -> Listing:
-        own, whiteouts, opaque = [], [], False
-        for name in (os.fsencode(entry.name) for entry in entries):
+        own, whiteouts, opaque = {}, [], False
+        for entry in entries:
+            name = os.fsencode(entry.name)
             if not name.startswith(WHITEOUT_PREFIX):
-                own.append(name)
+                own[name] = entry.is_file(follow_symlinks=False)
             elif not name.startswith(RESERVED_PREFIX):
                 whiteouts.append(name[len(WHITEOUT_PREFIX) :])
             else:
@@ -182,16 +187,15 @@ class DeviceMarks(Marks):
         """Looks closer only at devices, and at files where the directory's mark says so."""
         mark = _mark(proc_path(directory, b""), self._opaque)
         files_too = mark == HAS_WHITEOUTS
-        own, whiteouts = [], []
+        own, whiteouts = {}, []
         for entry in entries:
             name = os.fsencode(entry.name)
-            plain = entry.is_dir(follow_symlinks=False) or entry.is_symlink()
-            if not plain and not files_too:
-                plain = entry.is_file(follow_symlinks=False)
+            regular = entry.is_file(follow_symlinks=False)
+            plain = not files_too if regular else entry.is_dir(follow_symlinks=False)
             if not plain and self.is_whiteout(directory, name):
                 whiteouts.append(name)
             else:
-                own.append(name)
+                own[name] = regular
         return Listing(own, whiteouts, mark == OPAQUE)
 
 

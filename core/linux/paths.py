@@ -7,7 +7,7 @@ import errno
 import os
 from functools import lru_cache
 
-from .syscalls import OPENAT2, syscall
+from .syscalls import OPENAT2, check, libc
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -32,15 +32,30 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0
         OSError: ELOOP for a refused symlink, EXDEV for leaving, EAGAIN after a race (try again).
     """
     how = _open_how(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall(
-        OPENAT2, "openat2", dirfd, path, ctypes.byref(how), ctypes.sizeof(how), path=path
-    )
+    while True:
+        result: int = _openat2(OPENAT2, dirfd, path, how, _HOW_BYTES)
+        if result >= 0:
+            return result
+        if ctypes.get_errno() != errno.EINTR:
+            return check(result, "openat2", path)
 
 
 @lru_cache(maxsize=64)
-def _open_how(flags: int, mode: int, resolve: int) -> _OpenHow:
+def _open_how(flags: int, mode: int, resolve: int) -> object:
     """The kernel only reads it, so calls with the same flags share one."""
-    return _OpenHow(flags, mode, resolve)
+    return ctypes.byref(_OpenHow(flags, mode, resolve))
+
+
+_HOW_BYTES = ctypes.sizeof(_OpenHow)
+_openat2 = libc["syscall"]  # an object of its own: the types of its arguments are fixed
+_openat2.restype = ctypes.c_long
+_openat2.argtypes = [
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+]
 
 
 def open_in_root(root: int, path: bytes, flags: int, mode: int = 0) -> int:
