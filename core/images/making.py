@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from ..errors import DataLoss, InvalidArchive, StowageError, Unavailable
+from ..layers.foreign import as_tar
 from ..layers.store import LayerStore
 from ..store.metastore import Metastore, record_event
 from .archives import ImageArchive
@@ -79,10 +80,11 @@ class ImageMaker:
         driver: str | None,
     ) -> Image:
         """Make an image with one layer of the archive of a root file system."""
-        return self.create(
-            None, stream, config, reference=reference, created_ns=created_ns, comment=comment,
-            driver=driver, action="import",
-        )  # fmt: skip
+        with as_tar(stream) as layer:
+            return self.create(
+                None, layer, config, reference=reference, created_ns=created_ns, comment=comment,
+                driver=driver, action="import",
+            )  # fmt: skip
 
     def create(
         self,

@@ -273,3 +273,9 @@ def decompressed(stream: BinaryIO) -> BinaryIO:
         if is_magic(start, magic):
             return cast(BinaryIO, _Decompressed(source, kind, magic, begin))
     return cast(BinaryIO, _Plain(source))
+
+
+def peeked(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """Return the first *size* bytes of a stream (fewer if it is shorter), and all of it anew."""
+    source = Source(stream)
+    return source.peek(size), cast(BinaryIO, _Plain(source))

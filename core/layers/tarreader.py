@@ -1,8 +1,9 @@
-"""Reading tar: V7, ustar, PAX, GNU and star headers into members (no libarchive; see below).
+"""Reading tar: V7, ustar, PAX, GNU and star headers into members.
 
-Why not libarchive: it converts the names in PAX headers by the locale, reads ``-1.5`` seconds as
--0.5, and cannot say which bytes were headers, which the recipe needs; and parsing hostile input
-in a memory-safe language is worth having. It serves as an oracle in the tests.
+Layers are not read by libarchive (which reads all other kinds, see ``foreign``): it converts the
+names in PAX headers by the locale, takes ``-1.5`` seconds for -0.5, and cannot say which bytes
+were headers, which the recipe needs; and hostile input is best parsed in a memory-safe language.
+It is one of the oracles of the tests.
 """
 
 from __future__ import annotations

@@ -78,6 +78,25 @@ class TarWriter:
         )  # fmt: skip
         self._raw(head)
 
+    def head(
+        self,
+        name: bytes,
+        kind: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        size: int,
+        mtime_ns: int,
+        link: bytes = b"",
+        device: int = 0,
+    ) -> None:
+        """Write the header of an entry of which there is no stat."""
+        self._raw(self._head(name, kind, mode, uid, gid, size, mtime_ns, link, device))
+
+    def payload(self, path: bytes, size: int, chunks: Iterable[bytes]) -> None:
+        """Write the payload that belongs to the header before it."""
+        self._payload(path, size, size, chunks, None)
+
     def whiteout(self, name: bytes) -> None:
         """Write an empty file that is nothing but its name."""
         self._raw(self._head(name, b"0", 0o644, 0, 0, 0, 0))
