@@ -23,7 +23,6 @@ from ..effects import effect
 from ..errors import CommandFailed
 from ..linux.process import ProcessIdentity, identity
 from .bundle import ContainerFiles
-from .rootfs import MountNamespace
 from .runtime import Runtime, find_program, start_failure
 
 _CREATE_TIMEOUT_SECONDS = 120.0
@@ -33,14 +32,14 @@ _CREATE_TIMEOUT_SECONDS = 120.0
 class MonitorPlan:
     """What conmon is started with.
 
-    *mount_namespace* is ours and not inherited. *inherited* are the descriptors that conmon keeps
+    *mount_namespace* is a descriptor of ours. *inherited* are the descriptors that conmon keeps
     for the container's life. *exit_command* is run once the container has ended.
     """
 
     name: str
     files: ContainerFiles
     runtime: Runtime
-    mount_namespace: MountNamespace
+    mount_namespace: int
     exit_command: Sequence[str]
     inherited: Sequence[int] = ()
     tty: bool = False
@@ -92,10 +91,8 @@ def _identity(pid: int | None) -> ProcessIdentity | None:
 
 def _command(plan: MonitorPlan) -> list[str]:
     files, runtime = plan.files, plan.runtime
-    own = f"/proc/{os.getpid()}/fd"
     enter = [
-        f"--mount={own}/{plan.mount_namespace.descriptor}",
-        f"--root={own}/{plan.mount_namespace.root}",
+        f"--mount=/proc/{os.getpid()}/fd/{plan.mount_namespace}",
         *runtime.command(files.runtime_log, "")[:-1],
     ]
     command = [

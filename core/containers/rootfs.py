@@ -4,9 +4,6 @@ A throw-away thread unshares its mount namespace, makes everything in it a slave
 (private would pin the host's mounts and loop devices), and attaches the detached root there. The
 host never has the mount in its table. The namespace lives while the runtime does; the container
 then has a copy, and both are gone with the last process, whatever is killed.
-
-setns(2) puts its caller on the namespace's own root. That is not ours in a chroot (a build
-machine, an installer), so a descriptor of our ``/`` within the namespace goes with it.
 """
 
 from __future__ import annotations
@@ -18,9 +15,9 @@ from pathlib import Path
 
 from ..errors import InvalidArgument
 from ..linux.cgroups import hierarchies
-from ..linux.mount import MS_REC, MS_SLAVE, clone_tree, move, set_propagation, syscall_mount
+from ..linux.mount import clone_tree, enter_own_namespace, move, syscall_mount
 from ..linux.mountinfo import read_mountinfo
-from ..linux.namespaces import CLONE_NEWNS, on_throwaway_thread, open_namespace, unshare
+from ..linux.namespaces import on_throwaway_thread, open_namespace
 from ..linux.paths import open_in_root
 from .volumes import Bind
 
@@ -51,8 +48,7 @@ def enter_namespace_with_root(plan: RootPlan) -> None:
     Only on a throw-away thread. With *hide_unified* the v2 hierarchy of a hybrid host is hidden,
     for crun refuses to start beside it. The descriptors stay the caller's.
     """
-    unshare(CLONE_NEWNS)
-    set_propagation("/", MS_REC | MS_SLAVE)
+    enter_own_namespace()
     known = hierarchies()
     if plan.hide_unified and known.layout == "hybrid" and known.unified is not None:
         # not unmounted: crun would write what it takes for cgroup.procs beneath the mount point
@@ -68,32 +64,12 @@ def enter_namespace_with_root(plan: RootPlan) -> None:
         move(clone, point)
 
 
-@dataclass(frozen=True, slots=True)
-class MountNamespace:
-    """Descriptors of a mount namespace and of the directory in it that is ``/`` for us.
+def namespace_with_root(plan: RootPlan) -> int:
+    """Return a descriptor of a new mount namespace that has the root attached."""
 
-    Neither may be inherited by a container: *root* would lead out of it.
-    """
-
-    descriptor: int
-    root: int
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-        os.close(self.root)
-
-
-def namespace_with_root(plan: RootPlan) -> MountNamespace:
-    """Return a new mount namespace that has the root attached; the caller closes it."""
-
-    def run() -> MountNamespace:
+    def run() -> int:
         enter_namespace_with_root(plan)
-        root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return MountNamespace(open_namespace("mnt"), root)
-        except BaseException:
-            os.close(root)
-            raise
+        return open_namespace("mnt")
 
     return on_throwaway_thread(run)
 

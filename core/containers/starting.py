@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
@@ -91,7 +92,7 @@ def _start(
         )
         created = create_monitored(plan, record.spec.arguments)
     finally:
-        namespace.close()
+        os.close(namespace)
     process = _identity(created.pid)
     if attach:
         clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))

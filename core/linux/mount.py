@@ -17,7 +17,7 @@ from pathlib import Path
 from ..effects import effectful
 from ..errors import NotSupported
 from ..model import DirectoryOption, Mount
-from .namespaces import CLONE_FS, CLONE_NEWNS, on_throwaway_thread, unshare
+from .namespaces import CLONE_FS, CLONE_NEWNS, on_throwaway_thread, setns, unshare
 from .syscalls import (
     FSCONFIG,
     FSMOUNT,
@@ -302,6 +302,54 @@ def syscall_mount(
 def set_propagation(path: str, flags: int) -> None:
     """Set the propagation of the mount at *path* (MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_REC)."""
     syscall_mount("none", path, "", flags)
+
+
+def enter_own_namespace() -> None:
+    """Give the calling thread a mount namespace of its own, a slave of the host's, on our ``/``.
+
+    Only on a throw-away thread; its working directory is ``/`` then. In a chroot the namespace's
+    root becomes the chroot's: setns(2), and so whatever is executed in a container later, goes
+    to a namespace's own root, which would be the machine's.
+    """
+    unshare(CLONE_NEWNS)
+    opened = [os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+    try:
+        for path in ("/proc/thread-self/ns/mnt", "/proc/thread-self/fdinfo"):
+            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        ours, namespace, facts = opened
+        setns(namespace, CLONE_NEWNS)
+        opened.append(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        set_propagation("/", MS_REC | MS_SLAVE)
+        if _place(facts, ours) != _place(facts, opened[-1]):
+            _pivot_to(ours)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _place(facts: int, descriptor: int) -> tuple[int, int, str]:
+    """Which file on which mount a descriptor means; *facts* is the thread's fdinfo directory."""
+    with open(os.open(str(descriptor), os.O_RDONLY | os.O_CLOEXEC, dir_fd=facts)) as file:
+        (mount_id,) = (line for line in file if line.startswith("mnt_id:"))
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, mount_id
+
+
+@effectful("mount.pivot")
+def _pivot_to(directory: int) -> None:
+    """Make *directory*, with all that is mounted below it, the root of this mount namespace.
+
+    The last three calls are pivot_root(2)'s own recipe.
+    """
+    clone = clone_tree("", dirfd=directory, recursive=True)
+    try:
+        move(clone, "", dirfd=directory)
+        os.fchdir(clone)
+    finally:
+        os.close(clone)
+    check(libc.pivot_root(b".", b"."), "pivot_root")
+    unmount(".", lazy=True)
+    os.chdir("/")
 
 
 def mounted_at(directory: Path) -> bool:

@@ -92,18 +92,15 @@ def in_network_namespace(descriptor: int, function: Callable[[], R]) -> R:
     return on_throwaway_thread(run)
 
 
-def in_mount_namespace(descriptor: int, function: Callable[[], R], *, root: int | None = None) -> R:
+def in_mount_namespace(descriptor: int, function: Callable[[], R]) -> R:
     """Run *function* on a throw-away thread inside the mount namespace *descriptor*.
 
-    Its ``/`` is the namespace's own root, or the directory behind *root* (one in that namespace).
+    Its ``/`` is the namespace's own root, even if ours is a chroot.
     """
 
     def run() -> R:
         unshare(CLONE_FS)
         setns(descriptor, CLONE_NEWNS)
-        if root is not None:
-            os.fchdir(root)
-            os.chroot(".")
         return function()
 
     return on_throwaway_thread(run)

@@ -18,11 +18,13 @@ exec chroot "$1" sh -ec '
     python=$1 root=$2 runtime=$3
     run() { "$python" -m stowage --root "$root" --default-runtime "$runtime" "$@"; }
     run bootstrap busybox >/dev/null
-    run run -d --name one --network none busybox sh -c "echo from within; exit 3" >/dev/null
-    run wait one
+    run run -d --name one --network none busybox sh -c "echo from within; exec sleep 100" \\
+        >/dev/null
+    run exec one sh -c "cat /proc/1/comm; touch /new; ls /etc/debian_version" || :
     run logs one
+    run diff one
     run run --rm --network none busybox echo in the foreground
-    run rm one
+    run rm -f one
 ' sh "$2" "$3" "$4"
 """
 
@@ -31,7 +33,8 @@ exec chroot "$1" sh -ec '
 def test_a_container_starts_from_within_a_chroot(
     tmp_path: Path, shm_dir: Path, runtime: str
 ) -> None:
-    """The namespace that has its root is entered at our ``/``, not at the machine's."""
+    """Its namespace begins at our ``/``: neither the container nor an exec in it, nor a look at
+    its root, ever meets the machine's."""
     chroot, root = tmp_path / "chroot", shm_dir / "r"
     chroot.mkdir()
 
@@ -40,4 +43,6 @@ def test_a_container_starts_from_within_a_chroot(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
-    assert done.stdout.splitlines() == ["3", "from within", "in the foreground", "one"], done.stderr
+    expected = ["sleep", "from within", "A /new", "in the foreground", "one"]
+    assert done.stdout.splitlines() == expected, done.stderr
+    assert "/etc/debian_version: No such file" in done.stderr

@@ -13,11 +13,9 @@ from stowage import DirectoryOption, Mount, NotSupported
 from stowage.linux import mount
 from stowage.linux.mountinfo import read_mountinfo
 from stowage.linux.namespaces import (
-    CLONE_NEWNS,
     in_mount_namespace,
     on_throwaway_thread,
     open_namespace,
-    unshare,
 )
 
 pytestmark = pytest.mark.requires_root
@@ -235,21 +233,19 @@ def test_a_descriptor_that_a_fork_holds_until_its_exec_does_not_make_it_busy(pla
 def test_a_mount_of_another_namespace_is_cloned_through_a_descriptor(place: Path) -> None:
     """As the core does to look at a running container's root."""
 
-    def elsewhere() -> tuple[int, int]:
-        unshare(CLONE_NEWNS)
-        mount.set_propagation("/", mount.MS_REC | mount.MS_PRIVATE)
+    def elsewhere() -> int:
+        mount.enter_own_namespace()
         descriptor = mount.attach(bind(place))
         mount.move(descriptor, place / "target")
         os.close(descriptor)
-        return open_namespace("mnt"), os.open("/", os.O_RDONLY)
+        return open_namespace("mnt")
 
-    namespace, root = on_throwaway_thread(elsewhere)
+    namespace = on_throwaway_thread(elsewhere)
     try:
         assert not (place / "target" / "file").exists()
-        clone = in_mount_namespace(namespace, lambda: mount.clone_tree(place / "target"), root=root)
+        clone = in_mount_namespace(namespace, lambda: mount.clone_tree(place / "target"))
     finally:
         os.close(namespace)
-        os.close(root)
     try:
         assert os.stat("file", dir_fd=clone).st_size == 1
     finally:
