@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..effects import effect
-from ..errors import DataLoss
+from ..errors import Busy, DataLoss
 from .layout import RootLayout
-from .locks import Locks
+from .locks import Lease, Locks
 from .metastore import Metastore
 
 _LOCK = "recipes"
@@ -97,8 +97,8 @@ class Recipes:
         return row.fetchone() is not None
 
     def release(self, diff_id: str) -> None:
-        """Delete a recipe if no row names it; left for later while anybody writes recipes."""
-        lease = self._locks.try_acquire(_LOCK, exclusive=True)
+        """Delete a recipe if no row names it; left for ``gc`` while anybody writes recipes."""
+        lease = self._alone()
         if lease is None:
             return
         with lease:
@@ -111,7 +111,7 @@ class Recipes:
 
     def sweep(self) -> list[Path]:
         """Delete every staged or unnamed recipe and return them; nothing while any is written."""
-        lease = self._locks.try_acquire(_LOCK, exclusive=True)
+        lease = self._alone()
         if lease is None:
             return []
         with lease:
@@ -119,6 +119,13 @@ class Recipes:
             for path in unused:
                 self._unlink(path)
         return unused
+
+    def _alone(self) -> Lease | None:
+        """Keep writers out; None if there are any (another sweeper is soon done)."""
+        try:
+            return self._locks.acquire(_LOCK, exclusive=True, subject="the store of recipes")
+        except Busy:
+            return None
 
     def paths(self) -> list[Path]:
         """Return every file among the recipes, staged ones included."""
