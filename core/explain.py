@@ -50,7 +50,7 @@ class DriverReport:
             value = getattr(self.capabilities, field.name)
             if value is True:
                 shown.append(field.name)
-            elif value and value is not False:
+            elif isinstance(value, (int, str)) and value:
                 shown.append(f"{field.name}={value}")
         return tuple(shown)
 
