@@ -185,8 +185,8 @@ def commit_draft(
     except BaseException:
         drop(context, draft)
         raise
-    draft.lease.close()
-    return _current(context, row)
+    with draft.lease:
+        return _current(context, row)
 
 
 def commit(
@@ -215,7 +215,7 @@ def commit(
             context.metastore.transact(lambda tx: rows.cancel_commit(tx, row.id))
             raise
         _publish(context, row, commitment)
-    return _current(context, row)
+        return _current(context, row)
 
 
 def resume(context: StoreContext, row: Row, commitment: Commitment) -> None:

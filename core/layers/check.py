@@ -7,7 +7,7 @@ containers/storage's checker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -55,6 +55,7 @@ class CheckFinding:
         return f"{self.kind.value}: {self.subject}: {self.details}"
 
 
+_ATTEMPTS = 5
 _RELOAD = "remove what uses the layer, 'stowage gc', and load its image again"
 
 
@@ -74,9 +75,7 @@ def check(
         if row.driver not in reachable:
             reachable[row.driver] = _unavailable(context, row.driver)
             yield from _driver(row.driver, reachable[row.driver])
-        for finding in _snapshot(context, row, usable=reachable[row.driver] is None, full=full):
-            if rows.by_id(context.metastore.read(), row.id) is not None:  # else removed meanwhile
-                yield finding
+        yield from _settled(context, row, usable=reachable[row.driver] is None, full=full)
     yield from _strangers(context)
     if is_referenced is not None:
         yield from _unreferenced(context, is_referenced)
@@ -124,12 +123,29 @@ def _driver(driver: str, error: StowageError | None) -> Iterator[CheckFinding]:
         )
 
 
+def _settled(
+    context: StoreContext, row: Row, *, usable: bool, full: bool
+) -> Sequence[CheckFinding]:
+    """Return the findings of a snapshot that nobody changed while it was looked at."""
+    for _ in range(_ATTEMPTS):
+        found = list(_snapshot(context, row, usable=usable, full=full))
+        if not found:
+            break
+        now = rows.by_id(context.metastore.read(), row.id)
+        if now == row:
+            return found
+        if now is None or now.state != "ready":  # removed meanwhile
+            break
+        row = now
+    return ()
+
+
 def _snapshot(
     context: StoreContext, row: Row, *, usable: bool, full: bool
 ) -> Iterator[CheckFinding]:
     directory = context.directory(row)
     lost = [directory] if not directory.is_dir() else []
-    if usable and not lost:
+    if usable and not lost and row.committing is None:  # else the driver may be sealing it
         lost = list(_missing_parts(context, row, directory))
     for path in lost:
         yield CheckFinding(

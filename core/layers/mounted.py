@@ -155,7 +155,7 @@ class MountPoints:
 
     def _join(self, row: Row, there: list[MountRow], path: Path | None, *, owned: bool) -> MountRow:
         place = there[0].path
-        if path is not None and path != place:
+        if (path is not None and path != place) or not _seen_by("self", there[0]):
             raise Busy(f"snapshot {row.name!r} is in use", [entry.user for entry in there])
         if not owned:
             for entry in there:
@@ -178,13 +178,14 @@ class MountPoints:
         try:
             kernel.unmount(entry.path)
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            if error.errno == errno.EBUSY:
+                raise Busy(
+                    f"cannot unmount {entry.path}",
+                    holders_of(entry.path),
+                    resolution="end those processes, or let them leave the directory",
+                ) from error
+            if error.errno not in (errno.EINVAL, errno.ENOENT):  # a user was quicker
                 raise
-            raise Busy(
-                f"cannot unmount {entry.path}",
-                holders_of(entry.path),
-                resolution="end those processes, or let them leave the directory",
-            ) from error
         self._remove_place(entry.path)
 
     def _default_path(self, row: Row) -> Path:
@@ -256,13 +257,20 @@ def _parse(raw: sqlite3.Row) -> MountRow:
 
 
 def _is_mounted(entry: MountRow) -> bool:
-    """Whether that very mount is in this mount namespace's table."""
+    """Whether that very mount is there, for us or for its owner's mount namespace."""
+    if _seen_by("self", entry):
+        return True
+    owner = entry.owner
+    return owner is not None and owner.alive and _seen_by(str(owner.pid), entry)
+
+
+def _seen_by(process: str, entry: MountRow) -> bool:
     target = os.fspath(entry.path)
-    if not any(mount.target == target for mount in read_mountinfo()):
-        return False
     try:
-        return os.stat(entry.path).st_dev == entry.device
-    except OSError:
+        if not any(mount.target == target for mount in read_mountinfo(process)):
+            return False
+        return os.stat(f"/proc/{process}/root{target}").st_dev == entry.device
+    except OSError:  # ended meanwhile, or not ours to look at
         return False
 
 
