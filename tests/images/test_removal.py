@@ -13,6 +13,8 @@ from stowage.images.service import Images
 
 from .archive_makers import layer
 
+pytestmark = pytest.mark.requires("root")  # layers hold files of root
+
 CONTAINER = "d80b80f82fbc" + "0" * 52
 
 

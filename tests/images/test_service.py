@@ -17,6 +17,8 @@ from stowage.images.service import Images
 
 from .archive_makers import OciLayout, config, docker_files, layer, sha256, tar
 
+pytestmark = pytest.mark.requires("root")  # layers hold files of root
+
 ONE, TWO = layer({"a": "1"}), layer({"b": "2"})
 
 
@@ -208,6 +210,7 @@ def test_both_formats_load_to_the_same_image(images: Images, engine: Engine, zip
     assert len(layer_names(engine)) == 2
 
 
+@pytest.mark.requires_root
 def test_a_loaded_image_holds_its_files(images: Images, engine: Engine) -> None:
     (image,), _ = load(images, docker_files([], [ONE, TWO]))
     assert image.top is not None

@@ -123,6 +123,7 @@ def test_the_default_is_bridge_else_none_and_said(
     assert networks(metastore, Told("none"), Told("bridge")).resolve(None).name == "bridge"
 
 
+@pytest.mark.requires("netns")
 def test_an_endpoint_lives_from_connect_to_disconnect(metastore: Metastore) -> None:
     driver = Told("none")
     ours = networks(metastore, driver)
