@@ -41,13 +41,12 @@ class RecipeDraft:
         """
         self.file.flush()
         target = self._recipes.path(diff_id)
-        if target.exists():
-            if self._recipes.known(diff_id):
-                return
-            with effect("recipe.delete", path=target):
-                target.unlink()
+        if target.exists() and self._recipes.known(diff_id):
+            return
+        second = self._path.with_name(f"{self._path.name}.ready")
         with effect("recipe.publish", path=target):
-            os.link(self._path, target)
+            os.link(self._path, second)
+            os.replace(second, target)  # another maker of the same layer may do the same now
 
 
 class Recipes:
