@@ -17,17 +17,18 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .config import Config
-from .errors import CommandFailed, NotFound
+from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
 from .explain import DriverReport, report
-from .handle import NetworkHandle, StorageHandle
-from .model import Change, NetworkProbe, SnapshotInfo, StorageProbe
-from .registry import NetworkContext, Registry
+from .handle import FirewallHandle, NetworkHandle, StorageHandle
+from .model import Change, NetworkContext, NetworkProbe, StorageProbe
+from .registry import Registry
 from .select import Request, Selection, select_storage
 from .store.layout import RootLayout
 from .store.metastore import Metastore
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stowage")
 
 _DEFAULT_DRIVER = "default-storage-driver"
+_FIREWALL = "firewall-backend"
+#: The keys of the configuration that network drivers and firewall backends see.
+_NETWORK_SETTINGS = ("allow-forward", "ip-forward", "publish-allow", "publish-policy")
 
 
 class Engine:
@@ -83,34 +87,24 @@ class Engine:
         self._lock = RLock()  # one at a time makes the parts below
         # Apart from it: a thread of the layer store opens drivers while we make the layer store.
         self._handles_lock = RLock()
-        self._selection: Selection | None = None
-        self._layers: LayerStore | None = None
-        self._images: Images | None = None
-        self._networks: Networks | None = None
-        self._containers: Containers | None = None
         self._storage: dict[str, StorageHandle] = {}
         self._network: dict[str, NetworkHandle] = {}
 
     # --- drivers -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def selection(self) -> Selection:
         """The root's default storage driver and why; decided and recorded at first use.
 
         Raises: as :func:`stowage.select.select_storage`.
         """
         with self._lock:
-            if self._selection is None:
-                self._selection = self._select()
-            return self._selection
-
-    def _select(self) -> Selection:
-        chosen = select_storage(self._request(), self.registry, self.storage_probe)
-        if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
-            self.metastore.change(_DEFAULT_DRIVER, chosen.name)
-        if chosen.warning:
-            logger.warning("%s", chosen.warning)
-        return chosen
+            chosen = select_storage(self._request(), self.registry, self.storage_probe)
+            if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
+                self.metastore.change(_DEFAULT_DRIVER, chosen.name)
+            if chosen.warning:
+                logger.warning("%s", chosen.warning)
+            return chosen
 
     def _request(self) -> Request:
         explicit = self.config.storage_driver
@@ -135,8 +129,7 @@ class Engine:
         request = Request(explicit=name, origin="set as this root's default")
         chosen = select_storage(request, self.registry, self.storage_probe)
         self.metastore.change(_DEFAULT_DRIVER, chosen.name)
-        with self._lock:
-            self._selection = chosen
+        self.__dict__.pop("selection", None)
         return chosen
 
     def storage(self, name: str | None = None) -> StorageHandle:
@@ -162,11 +155,68 @@ class Engine:
         """Return the open handle of a network driver, one per name."""
         with self._handles_lock:
             if name not in self._network:
-                context = NetworkContext(
-                    self.metastore.root_id, self.layout.exec_root, {"config": self.config}
-                )
-                self._network[name] = self.registry.network(name, context)
+                self._network[name] = self.registry.network(name, self._network_context())
             return self._network[name]
+
+    def _network_context(self) -> NetworkContext:
+        return NetworkContext(
+            self.metastore.root_id,
+            self.layout.exec_root / self.metastore.root_id,
+            {key: getattr(self.config, key.replace("-", "_")) for key in _NETWORK_SETTINGS},
+            firewall=lambda: self.firewall,
+        )
+
+    @cached_property
+    def firewall(self) -> FirewallHandle:
+        """The root's firewall backend: as configured, else as recorded, else by probe.
+
+        Raises:
+            FailedPrecondition: if another one is configured than containers rely on.
+            NotSupported: if none works here.
+        """
+        with self._lock:
+            name = self._firewall_name()
+            if self.metastore.setting(_FIREWALL) != name:
+                self.metastore.change(_FIREWALL, name)
+            return self.registry.firewall(name, self._network_context())
+
+    def _firewall_name(self) -> str:
+        recorded = self.metastore.setting(_FIREWALL)
+        wanted = self.config.firewall_backend or ("none" if not self.config.iptables else None)
+        if wanted is None:
+            return recorded or self._probed_firewall()
+        if recorded not in (None, wanted) and self._has_endpoints():
+            raise FailedPrecondition(
+                f"the firewall backend of this root is {recorded!r}, not {wanted!r}",
+                details="containers are connected to its networks",
+                resolution=f"remove them first, or set firewall-backend to {recorded}",
+            )
+        return wanted
+
+    def _probed_firewall(self) -> str:
+        """Return the backend with the highest priority that works; one of 0 is a last resort."""
+        candidates = report(self.registry, "firewall", self.firewall_probe)
+        for candidate in candidates:
+            if candidate.works:
+                if candidate.priority <= 0:
+                    logger.warning("no firewall backend works here; ports cannot be published")
+                return candidate.name
+        raise NotSupported(
+            "no firewall backend works here",
+            details="\n".join(f"{entry.name}: {entry.verdict}" for entry in candidates) or None,
+        )
+
+    def _has_endpoints(self) -> bool:
+        row = self.metastore.read().execute("SELECT 1 FROM endpoints LIMIT 1").fetchone()
+        return row is not None
+
+    def firewall_probe(self, name: str) -> NetworkProbe:
+        """Return what a firewall backend's probe says here."""
+        handle = self.registry.firewall(name, self._network_context())
+        try:
+            return handle.probe
+        finally:
+            handle.close()
 
     def network_probe(self, name: str) -> NetworkProbe:
         """Return what a network driver's probe says here."""
@@ -183,59 +233,43 @@ class Engine:
 
     # --- what a root holds -------------------------------------------------------------------
 
-    @property
+    @cached_property
     def layers(self) -> LayerStore:
-        """The layer store, on all drivers of the root; opening it recovers what a kill left."""
+        """The layer store, on all drivers of the root."""
         from .layers.store import LayerStore
 
         with self._lock:
-            if self._layers is None:
-                self._layers = LayerStore(
-                    self.layout,
-                    self.metastore,
-                    self.storage,
-                    self.selection.name,
-                    sync="none" if self.config.sync == "none" else "filesystem",
-                    in_use=self._user_of,
-                )
-            return self._layers
+            return LayerStore(
+                self.layout,
+                self.metastore,
+                self.storage,
+                self.selection.name,
+                sync="none" if self.config.sync == "none" else "filesystem",
+            )
 
-    def _user_of(self, snapshot: SnapshotInfo) -> str | None:
-        """Say which container runs on a snapshot, whether or not anybody asked for containers."""
-        from .containers.contents import in_use
-        from .containers.context import Context
-
-        return in_use(Context(self), snapshot)
-
-    @property
+    @cached_property
     def images(self) -> Images:
         """The images."""
         from .images.service import Images
 
         with self._lock:
-            if self._images is None:
-                self._images = Images(self.metastore, self.layers, self.layout)
-            return self._images
+            return Images(self.metastore, self.layers, self.layout)
 
-    @property
+    @cached_property
     def networks(self) -> Networks:
         """The networks."""
         from .net.networks import Networks
 
         with self._lock:
-            if self._networks is None:
-                self._networks = Networks(self.metastore, self.network)
-            return self._networks
+            return Networks(self.metastore, self.network)
 
-    @property
+    @cached_property
     def containers(self) -> Containers:
-        """The containers; opening them settles those whose monitor or caller was killed."""
+        """The containers."""
         from .containers.service import Containers
 
         with self._lock:
-            if self._containers is None:
-                self._containers = Containers(self)
-            return self._containers
+            return Containers(self)
 
     # --- containers from Python --------------------------------------------------------------
 
@@ -358,12 +392,14 @@ class Engine:
 
     def close(self) -> None:
         """Give up handles, leases and connections; what runs goes on running. Idempotent."""
-        layers = self._layers
+        layers: LayerStore | None = self.__dict__.get("layers")
         if layers is not None:
             layers.close()  # not under our lock: its reaper may be asking for a handle
         with self._handles_lock:
             for handle in (*self._storage.values(), *self._network.values()):
                 handle.close()
+            if "firewall" in self.__dict__:
+                self.firewall.close()
             self._storage.clear()
             self._network.clear()
             self.metastore.close()

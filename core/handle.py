@@ -22,6 +22,8 @@ from .model import (
     Change,
     Endpoint,
     Finding,
+    FirewallEndpoint,
+    FirewallNetwork,
     JoinResult,
     Kind,
     LayerTree,
@@ -278,7 +280,10 @@ class NetworkHandle(Handle):
 
     @property
     def capabilities(self) -> NetworkCapabilities:
-        return self.probe.capabilities
+        """What the driver says of itself as a class attribute, which costs nothing, else what
+        its probe says."""
+        said = getattr(self.driver, "capabilities", None)
+        return said if isinstance(said, NetworkCapabilities) else self.probe.capabilities
 
     def validate(self, network: Network) -> None:
         self.call("network_validate", network=network)
@@ -323,8 +328,68 @@ class NetworkHandle(Handle):
     def restore(self, networks: Sequence[Network], endpoints: Sequence[Endpoint]) -> None:
         self.call("network_restore", networks=networks, endpoints=endpoints)
 
+    def warnings(self, network: Network, ports: Sequence[PortMapping] = ()) -> Sequence[str]:
+        return self.call("network_warnings", network=network, ports=ports) or ()
+
     def status(self) -> Mapping[str, str]:
         return self.call("network_status") or {}
 
     def metadata(self, network: Network, endpoint: Endpoint | None) -> Mapping[str, str]:
         return self.call("network_metadata", network=network, endpoint=endpoint) or {}
+
+
+class FirewallHandle(Handle):
+    """A firewall backend; methods are the hooks of FirewallSpec. Satisfies ``model.Firewall``."""
+
+    family: Family = "firewall"
+
+    @cached_property
+    def probe(self) -> NetworkProbe:
+        """The backend's probe, done once; one that raises counts as not working."""
+        try:
+            probe: NetworkProbe = self.call("firewall_probe")
+        except StowageError as error:
+            return NetworkProbe(findings=self._probe_failed(error))
+        return probe
+
+    @property
+    def intact(self) -> bool:
+        return self.call("firewall_intact") is not False
+
+    def add_network(self, network: FirewallNetwork) -> None:
+        self.call("firewall_add_network", network=network)
+
+    def remove_network(self, network: FirewallNetwork) -> None:
+        self.call("firewall_remove_network", network=network)
+
+    def add_endpoint(self, network: FirewallNetwork, endpoint: FirewallEndpoint) -> None:
+        self.call("firewall_add_endpoint", network=network, endpoint=endpoint)
+
+    def remove_endpoint(self, network: FirewallNetwork, endpoint: FirewallEndpoint) -> None:
+        self.call("firewall_remove_endpoint", network=network, endpoint=endpoint)
+
+    def add_link(
+        self, network: FirewallNetwork, source: FirewallEndpoint, target: FirewallEndpoint
+    ) -> None:
+        self.call("firewall_add_link", network=network, source=source, target=target)
+
+    def remove_link(
+        self, network: FirewallNetwork, source: FirewallEndpoint, target: FirewallEndpoint
+    ) -> None:
+        self.call("firewall_remove_link", network=network, source=source, target=target)
+
+    def check(
+        self, networks: Sequence[FirewallNetwork], endpoints: Sequence[FirewallEndpoint]
+    ) -> Sequence[str]:
+        return self.call("firewall_check", networks=networks, endpoints=endpoints) or ()
+
+    def restore(
+        self, networks: Sequence[FirewallNetwork], endpoints: Sequence[FirewallEndpoint]
+    ) -> None:
+        self.call("firewall_restore", networks=networks, endpoints=endpoints)
+
+    def clear(self) -> None:
+        self.call("firewall_clear")
+
+    def warnings(self, network: FirewallNetwork) -> Sequence[str]:
+        return self.call("firewall_warnings", network=network) or ()

@@ -203,8 +203,7 @@ class StorageSpec:
     def storage_changes(self, directory: Path, parents: Sequence[Path]) -> Iterable[Change] | None:
         """Return which paths differ from the parent, where the driver knows without a walk.
 
-        Candidates are enough: the core looks at each and drops what is equal. What lies in a
-        directory that was renamed is a candidate too, for its path leads elsewhere. None: walk.
+        Candidates are enough: the core looks at each and drops what is equal. None: walk.
 
         When it runs: for diff, commit and ``container diff`` on drivers without a diff tree.
         """
@@ -349,7 +348,19 @@ class NetworkSpec:
         """Make the kernel equal to what is recorded, and remove what carries this root's name
         and is not recorded. Touches nothing foreign. Idempotent.
 
+        An endpoint whose link is lost is left to ``network_join``, for it needs the sandbox.
+
         When it runs: when a root is opened after a kill or a reboot.
+        """
+
+    @hookspec(firstresult=True)
+    def network_warnings(  # type: ignore[empty-body]  # a spec has no body
+        self, network: Network, ports: Sequence[PortMapping]
+    ) -> Sequence[str]:
+        """Return in words, each with its remedy, what this host does to the network and to
+        *ports* (a foreign filter that drops forwarding); changes nothing.
+
+        When it runs: after a network was made and after ports were published, for the user.
         """
 
     @hookspec(firstresult=True)
@@ -368,33 +379,59 @@ class NetworkSpec:
 
 
 class FirewallSpec:
-    """Hooks of firewall backends. One backend serves a root; every call is one transaction."""
+    """Hooks of firewall backends. One backend serves a root; every call is one transaction.
+
+    Each is called in the host's network namespace, and touches only what carries the root's
+    name. What is lost (a foreign ``nft flush ruleset``) is found by ``firewall_add_network`` and
+    ``firewall_add_endpoint``, which then raise :class:`~stowage.errors.DataLoss`: the caller
+    answers with ``firewall_restore`` of all that is recorded.
+    """
 
     @hookspec(firstresult=True)
     def firewall_probe(self) -> NetworkProbe:  # type: ignore[empty-body]  # a spec has no body
         """Try in a namespace made for it whether the backend works here; leave nothing."""
 
     @hookspec(firstresult=True)
+    def firewall_intact(self) -> bool:  # type: ignore[empty-body]  # a spec has no body
+        """Whether what holds all rules is still there (a table, the chains): not each rule.
+
+        When it runs: at every join, so it must take well under 0.1 ms. False is answered with
+        ``firewall_restore``; it is False before the first network as well.
+        """
+
+    @hookspec(firstresult=True)
     def firewall_add_network(self, network: FirewallNetwork) -> None:
-        """Add the rules of a network (masquerade, isolation, icc). Idempotent."""
+        """Add the rules of a network (masquerade, isolation, icc). Idempotent.
+
+        Raises:
+            DataLoss: if it finds the rules of other networks lost or altered.
+        """
 
     @hookspec(firstresult=True)
     def firewall_remove_network(self, network: FirewallNetwork) -> None:
-        """Remove them; the last network takes the table along. Idempotent."""
+        """Remove them; the last network takes along all that is the root's. Idempotent."""
 
     @hookspec(firstresult=True)
-    def firewall_add_endpoint(self, endpoint: FirewallEndpoint) -> None:
-        """Publish all ports of an endpoint in one transaction. Idempotent."""
+    def firewall_add_endpoint(self, network: FirewallNetwork, endpoint: FirewallEndpoint) -> None:
+        """Publish all ports of an endpoint in one transaction. Idempotent.
+
+        Raises:
+            NotSupported: if the backend cannot publish.
+            DataLoss: if the network's rules are lost, or a port leads to another endpoint.
+        """
 
     @hookspec(firstresult=True)
-    def firewall_remove_endpoint(self, endpoint: FirewallEndpoint) -> None:
-        """Withdraw them, and only them. Idempotent."""
+    def firewall_remove_endpoint(
+        self, network: FirewallNetwork, endpoint: FirewallEndpoint
+    ) -> None:
+        """Withdraw them, and only them: a port that leads elsewhere by now stays. Idempotent."""
 
     @hookspec(firstresult=True)
     def firewall_add_link(
         self, network: FirewallNetwork, source: FirewallEndpoint, target: FirewallEndpoint
     ) -> None:
-        """Let *source* reach *target*'s exposed ports although ``icc`` is off. Idempotent."""
+        """Let *source* reach the container ports in *target*'s ``ports`` although ``icc`` is
+        off. Idempotent."""
 
     @hookspec(firstresult=True)
     def firewall_remove_link(
@@ -412,11 +449,20 @@ class FirewallSpec:
     def firewall_restore(
         self, networks: Sequence[FirewallNetwork], endpoints: Sequence[FirewallEndpoint]
     ) -> None:
-        """Make this root's rules equal to what is recorded, in one transaction. Idempotent."""
+        """Make this root's rules equal to what is recorded, in one transaction. Idempotent.
+
+        Connections that are established live on.
+        """
 
     @hookspec(firstresult=True)
     def firewall_clear(self) -> None:
         """Remove every rule that carries this root's name. Idempotent."""
+
+    @hookspec(firstresult=True)
+    def firewall_warnings(  # type: ignore[empty-body]  # a spec has no body
+        self, network: FirewallNetwork
+    ) -> Sequence[str]:
+        """Return in words, each with its remedy, what rules of others do to this network."""
 
     @hookspec(firstresult=True)
     def firewall_close(self) -> None:

@@ -6,7 +6,7 @@ are :class:`pathlib.Path`. Times are integers of nanoseconds since 1970, sizes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import (
@@ -18,7 +18,7 @@ from ipaddress import (
     IPv6Network,
 )
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 API_VERSION = 1
 """The version of the driver contract; a driver names the one it was written for."""
@@ -293,6 +293,8 @@ class Endpoint:
     host_interface: str = ""
     """Name that the driver must give the host's end (``stw…``), at most 15 bytes."""
     options: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[PortMapping, ...] = ()
+    """What is published on it, once that is reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,29 +314,43 @@ class JoinResult:
     nameservers: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """One published port: *host_port* on *host_address* leads to *container_port*."""
+Transport = Literal["tcp", "udp", "sctp"]
 
-    protocol: Literal["tcp", "udp", "sctp"]
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortMapping:
+    """One published port: *host_port* on *host_address* leads to *container_port*.
+
+    The unspecified address (``0.0.0.0``, ``::``) means every address of its family. The
+    container is reached by its address of the same family.
+    """
+
+    protocol: Transport
     container_port: int
     host_port: int
     host_address: Address
 
+    def __str__(self) -> str:
+        """As ``docker ps`` writes it: ``0.0.0.0:8080->80/tcp``, ``[::]:8080->80/tcp``."""
+        address = str(self.host_address)
+        shown = f"[{address}]" if self.host_address.version == 6 else address
+        return f"{shown}:{self.host_port}->{self.container_port}/{self.protocol}"
 
-@dataclass(frozen=True, slots=True)
-class FirewallEndpoint:
-    """What a firewall backend must know of an endpoint to open its ports."""
 
-    endpoint_id: str
-    bridge: str
-    addresses: tuple[Interface, ...]
-    ports: tuple[PortMapping, ...] = ()
+PublishPolicy = Literal["host", "docker"]
 
 
 @dataclass(frozen=True, slots=True)
 class FirewallNetwork:
-    """What a firewall backend must know of a network."""
+    """What a firewall backend must know of a network.
+
+    *icc*: its containers may talk to each other. *routed*: the address families (4, 6) that are
+    neither masqueraded nor translated; published ports are then open on the container's own
+    address. *source_addresses*: what its packets leave with instead of the way out's address, at
+    most one of each family. *trusted_interfaces*: links of the host from which every port of its
+    containers may be reached. *publish_policy* and *publish_allow*: who may reach published
+    ports where the host's own filter drops what comes in ("host": those sources alone).
+    """
 
     id: str
     bridge: str
@@ -342,3 +358,68 @@ class FirewallNetwork:
     internal: bool = False
     masquerade: bool = True
     icc: bool = True
+    routed: tuple[int, ...] = ()
+    source_addresses: tuple[Address, ...] = ()
+    trusted_interfaces: tuple[str, ...] = ()
+    publish_policy: PublishPolicy = "host"
+    publish_allow: tuple[Subnet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FirewallEndpoint:
+    """What a firewall backend must know of an endpoint to open its ports."""
+
+    id: str
+    network_id: str
+    addresses: tuple[Address, ...]
+    ports: tuple[PortMapping, ...] = ()
+
+
+class Firewall(Protocol):
+    """A firewall backend as a network driver meets it; see ``FirewallSpec`` for the words."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def intact(self) -> bool: ...
+    def add_network(self, network: FirewallNetwork) -> None: ...
+    def remove_network(self, network: FirewallNetwork) -> None: ...
+    def add_endpoint(self, network: FirewallNetwork, endpoint: FirewallEndpoint) -> None: ...
+    def remove_endpoint(self, network: FirewallNetwork, endpoint: FirewallEndpoint) -> None: ...
+    def check(
+        self, networks: Sequence[FirewallNetwork], endpoints: Sequence[FirewallEndpoint]
+    ) -> Sequence[str]: ...
+    def restore(
+        self, networks: Sequence[FirewallNetwork], endpoints: Sequence[FirewallEndpoint]
+    ) -> None: ...
+    def warnings(self, network: FirewallNetwork) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The networks of a root and their endpoints that live, as the metastore has them now."""
+
+    networks: Sequence[Network] = ()
+    endpoints: Sequence[Endpoint] = ()
+
+
+def _no_firewall() -> Firewall:
+    raise NotImplementedError("this context has no firewall backend")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkContext:
+    """What a network or firewall driver is constructed with.
+
+    *root_id* names the root in the kernel (8 hex digits; tables, chains, links); *exec_root* is
+    a directory for locks and sockets. *settings* are those of ``daemon.json``, validated, by key
+    (``"ip-forward"``, ``"publish-allow"``, …). *firewall* opens the root's firewall backend;
+    *recorded* reads what is recorded at this moment, for a driver that finds more lost than it
+    was asked about (a foreign ``nft flush ruleset``).
+    """
+
+    root_id: str
+    exec_root: Path
+    settings: Mapping[str, object] = field(default_factory=dict)
+    firewall: Callable[[], Firewall] = _no_firewall
+    recorded: Callable[[], Recorded] = Recorded

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from . import effects
 from .errors import DriverFailed, StowageError
-from .handle import Handle, NetworkHandle, StorageHandle, validate
+from .handle import FirewallHandle, Handle, NetworkHandle, StorageHandle, validate
+from .model import NetworkContext
 from .options import Option, Options, parse_options
 from .plugins import Family, Plugin, discover, find
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkContext:
-    """What a network or firewall driver is constructed with.
-
-    *root_id* names the root in the kernel (8 hex digits; tables, chains, links); *settings* are
-    the daemon's network settings, already validated.
-    """
-
-    root_id: str
-    exec_root: Path
-    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 class Registry:
@@ -94,6 +81,19 @@ class Registry:
         parsed = parse_options(name, self.declared_options("network", name), options)
         driver = self._construct("network", name, owner, context, parsed, logger)
         return NetworkHandle(driver, owner, self._observers)
+
+    def firewall(
+        self,
+        name: str,
+        context: NetworkContext,
+        options: Iterable[str] = (),
+        logger: logging.Logger | None = None,
+    ) -> FirewallHandle:
+        """Open a firewall backend; raises as ``storage``."""
+        _, owner = self.driver_class("firewall", name)
+        parsed = parse_options(name, self.declared_options("firewall", name), options)
+        driver = self._construct("firewall", name, owner, context, parsed, logger)
+        return FirewallHandle(driver, owner, self._observers)
 
     def _construct(
         self,

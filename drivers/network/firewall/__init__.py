@@ -1,0 +1,1 @@
+"""Firewall backends: who writes the rules that networks need on the host."""
