@@ -115,7 +115,29 @@ CREATE TABLE journal (
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FOUNDATION,)
+_ADDRESSES = """
+CREATE TABLE addresses (
+    network_id TEXT NOT NULL,
+    address BLOB NOT NULL,                  -- family (4 or 6) and bytes: sorts as addresses do
+    endpoint_id TEXT NOT NULL REFERENCES endpoints(id) ON DELETE CASCADE,
+    PRIMARY KEY (network_id, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX addresses_by_endpoint ON addresses(endpoint_id);
+
+CREATE TABLE address_hints (                -- below it, no address of the pool's range is free
+    network_id TEXT NOT NULL,
+    family INTEGER NOT NULL,
+    lowest BLOB NOT NULL,
+    PRIMARY KEY (network_id, family)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER addresses_freed AFTER DELETE ON addresses BEGIN
+    UPDATE address_hints SET lowest = OLD.address
+        WHERE network_id = OLD.network_id AND lowest > OLD.address
+        AND substr(lowest, 1, 1) = substr(OLD.address, 1, 1);
+END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FOUNDATION, _ADDRESSES)
 """Each brings a file from the version of its index to the next; published ones never change."""
 
 VERSION = len(MIGRATIONS)
