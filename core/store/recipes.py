@@ -41,12 +41,13 @@ class RecipeDraft:
         """
         self.file.flush()
         target = self._recipes.path(diff_id)
-        if target.exists() and self._recipes.known(diff_id):
-            return
-        second = self._path.with_name(f"{self._path.name}.ready")
+        if target.exists():
+            if self._recipes.known(diff_id):
+                return
+            with effect("recipe.delete", path=target):
+                target.unlink()
         with effect("recipe.publish", path=target):
-            os.link(self._path, second)
-            os.replace(second, target)  # another maker of the same layer may do the same now
+            os.link(self._path, target)
 
 
 class Recipes:
