@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass, replace
 
 from ..effects import effectful
-from .tree import proc_path, read_xattrs
+from .tree import proc_path, read_xattrs, stored_name
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -16,7 +16,10 @@ DEFAULT_ACL = b"system.posix_acl_default"
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What a directory shall have in the end; *xattrs* None means: leave them."""
+    """What a file or directory shall have in the end, the names of its xattrs as in archives.
+
+    *xattrs* None means: leave them.
+    """
 
     mode: int
     uid: int
@@ -42,12 +45,12 @@ def attributes_of(descriptor: int, prefix: str = "") -> Attributes:
 
 
 @effectful("tree.suspend_acl")
-def existing_attributes(descriptor: int) -> Attributes:
+def existing_attributes(descriptor: int, prefix: str) -> Attributes:
     """Return what a directory shall have again after others were made in it.
 
     A default ACL is taken off until then, for what is made would inherit it.
     """
-    attributes = attributes_of(descriptor)
+    attributes = attributes_of(descriptor, prefix)
     if not any(name == DEFAULT_ACL for name, _ in attributes.xattrs or ()):
         return replace(attributes, xattrs=None)
     os.removexattr(descriptor, DEFAULT_ACL)
@@ -78,14 +81,14 @@ def _replace_xattrs(where: int, xattrs: Xattrs, prefix: str) -> None:
     present = dict(read_xattrs(where, prefix))
     for name, value in xattrs:
         if present.pop(name, None) != value:
-            os.setxattr(where, name, value)
+            os.setxattr(where, stored_name(name, prefix), value)
     for name in present:
-        os.removexattr(where, name)
+        os.removexattr(where, stored_name(name, prefix))
 
 
 @effectful("tree.xattrs")
-def add_xattrs(directory: int, name: bytes, xattrs: Xattrs) -> None:
+def add_xattrs(directory: int, name: bytes, xattrs: Xattrs, prefix: str) -> None:
     """Add extended attributes to a new symlink or special file, which cannot be opened."""
     path = proc_path(directory, name)
     for key, value in xattrs:
-        os.setxattr(path, key, value, follow_symlinks=False)
+        os.setxattr(path, stored_name(key, prefix), value, follow_symlinks=False)

@@ -192,7 +192,7 @@ class ChangeWalk:
             return ChangeKind.ADDED
         if old is None or attributes_differ(status, before):
             return ChangeKind.MODIFIED
-        return None if xattrs == read_xattrs(old, self._prefix) else ChangeKind.MODIFIED
+        return None if xattrs == read_xattrs(old) else ChangeKind.MODIFIED
 
     def _open(self, frame: _Frame) -> tuple[int, int | None]:
         """Return the descriptors of a frame, opened again if it was deep."""

@@ -191,7 +191,9 @@ class Directories:
         descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
         try:
             opaque = self.layered and self.marks.is_opaque(descriptor)
-            known = Directory(existing_attributes(descriptor), opaque=opaque, existed=True)
+            known = Directory(
+                existing_attributes(descriptor, self._prefix), opaque=opaque, existed=True
+            )
         finally:
             os.close(descriptor)
         self.known[place] = known
@@ -200,7 +202,7 @@ class Directories:
     def _take_root(self) -> None:
         known = self._adopt(self._root, b".", b"")
         if self._lower is not None:
-            known.attributes = attributes_of(self._lower, self._prefix)
+            known.attributes = attributes_of(self._lower)
 
     def _copy_lower(self, known: Directory, place: bytes) -> None:
         with self.walk() as walk:
@@ -209,7 +211,7 @@ class Directories:
                 return
             descriptor = os.open(b".", DIRECTORY_FLAGS, dir_fd=walk.lower)
         try:
-            known.attributes = attributes_of(descriptor, self._prefix)
+            known.attributes = attributes_of(descriptor)
         finally:
             os.close(descriptor)
 

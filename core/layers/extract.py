@@ -17,7 +17,7 @@ from ..effects import effectful
 from ..errors import InvalidArchive
 from ..linux.files import copy_contents
 from ..model import WhiteoutForm
-from .attributes import Attributes, Xattrs, add_xattrs, attributes_of, set_attributes
+from .attributes import Attributes, add_xattrs, attributes_of, set_attributes
 from .directories import PATH_LIMIT, Directories
 from .places import Walk, resolve
 from .recipe_format import Extents, RecipeWriter
@@ -25,7 +25,6 @@ from .tape import Tape
 from .tarheader import BLOCK
 from .tarreader import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Member
 from .tree import (
-    ESCAPE,
     OPAQUE_NAME,
     RESERVED_PREFIX,
     WHITEOUT_PREFIX,
@@ -39,10 +38,10 @@ from .tree import (
     read_xattrs,
     shown,
     split,
+    stored_name,
 )
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OVERLAY_PREFIXES = (b"trusted.overlay.", b"user.overlay.")
 
 #: The number of a payload in the recipe, and how its bytes lie in the file.
 _Payload = tuple[int, Extents]
@@ -54,7 +53,7 @@ class Extractor(AbstractContextManager["Extractor"]):
     def __init__(self, tree: Tree, tape: Tape, recipe: RecipeWriter | None) -> None:
         self._tape = tape
         self._recipe = recipe
-        self._prefix = os.fsencode(tree.xattr_prefix)
+        self._prefix = tree.xattr_prefix
         self._named_marks = tree.form is WhiteoutForm.OCI
         self._made: dict[bytes, _Payload | None] = {}
         self._payloads = 0
@@ -90,8 +89,6 @@ class Extractor(AbstractContextManager["Extractor"]):
                 self._skip_payload(member)
                 return
         path = path.rstrip(b"/")
-        if member.xattrs:
-            member.xattrs = self._storable(member.xattrs)
         if member.type == DIRECTORY:
             self._directories.make(path, _attributes(member))
         elif not path:
@@ -144,7 +141,7 @@ class Extractor(AbstractContextManager["Extractor"]):
             if not owned:
                 os.fchown(descriptor, member.uid, member.gid)
             for key, value in member.xattrs:
-                os.setxattr(descriptor, key, value)
+                os.setxattr(descriptor, stored_name(key, self._prefix), value)
             if not owned or member.xattrs or status.st_mode != stat.S_IFREG | mode:
                 os.fchmod(descriptor, mode)
             os.utime(descriptor, ns=(member.mtime_ns, member.mtime_ns))
@@ -175,7 +172,7 @@ class Extractor(AbstractContextManager["Extractor"]):
         os.symlink(member.link, name, dir_fd=directory)
         os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
         if member.xattrs:
-            add_xattrs(directory, name, member.xattrs)
+            add_xattrs(directory, name, member.xattrs, self._prefix)
         times = (member.mtime_ns, member.mtime_ns)
         os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
 
@@ -193,25 +190,10 @@ class Extractor(AbstractContextManager["Extractor"]):
         os.mknod(name, kind[member.type] | 0o600, device, dir_fd=directory)
         os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
         if member.xattrs:
-            add_xattrs(directory, name, member.xattrs)
+            add_xattrs(directory, name, member.xattrs, self._prefix)
         os.chmod(name, member.mode & 0o7777, dir_fd=directory)
         times = (member.mtime_ns, member.mtime_ns)
         os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
-
-    def _storable(self, xattrs: Xattrs) -> Xattrs:
-        """Escape what the file system would take for marks of its own (overlayfs.rst).
-
-        Raises:
-            InvalidArchive: where that is not possible: some mount might obey it one day.
-        """
-        result = []
-        for name, value in xattrs:
-            if name.startswith(_OVERLAY_PREFIXES):
-                if not self._prefix or not name.startswith(self._prefix):
-                    raise InvalidArchive(f"The archive has the extended attribute {name.decode()}")
-                name = self._prefix + ESCAPE.encode() + name[len(self._prefix) :]
-            result.append((name, value))
-        return tuple(result)
 
     # --- hard links --------------------------------------------------------------------------
 
@@ -256,7 +238,7 @@ class Extractor(AbstractContextManager["Extractor"]):
         if member.type == FILE:
             descriptor = open_file(walk.lower, name)
             try:
-                _copy_file(descriptor, directory, name)
+                _copy_file(descriptor, directory, name, self._prefix)
             finally:
                 os.close(descriptor)
         else:
@@ -406,10 +388,10 @@ def _make_link(walk: Walk, name: bytes, directory: int, new: bytes) -> None:
 
 
 @effectful("tree.copy_up")
-def _copy_file(source: int, directory: int, name: bytes) -> None:
+def _copy_file(source: int, directory: int, name: bytes, prefix: str) -> None:
     target = os.open(name, _NEW, 0o600, dir_fd=directory)
     try:
         copy_contents(source, target, os.fstat(source).st_size)
-        set_attributes(target, attributes_of(source), fresh=True)
+        set_attributes(target, attributes_of(source), prefix, fresh=True)
     finally:
         os.close(target)

@@ -177,6 +177,18 @@ def read_xattrs(where: int | bytes, prefix: str = "") -> list[tuple[bytes, bytes
     return sorted(found.items())
 
 
+def stored_name(name: bytes, prefix: str) -> bytes:
+    """Return the name under which an extended attribute that is content is kept in a tree.
+
+    What its own file system would take for a mark is escaped. A name below another's prefix is
+    like any other there.
+    """
+    own = os.fsencode(prefix)
+    if not own or not name.startswith(own):
+        return name
+    return own + ESCAPE.encode() + name[len(own) :]
+
+
 def _public_name(name: str, prefix: str) -> str | None:
     if not prefix or not name.startswith(prefix):
         return name

@@ -136,12 +136,6 @@ def test_a_default_acl_of_a_directory_is_not_inherited(ext4_dir: Path) -> None:
     assert os.getxattr(ext4_dir / "d", "system.posix_acl_default") == acl
 
 
-@pytest.mark.parametrize("xattr", ["trusted.overlay.redirect", "user.overlay.opaque"])
-def test_marks_of_an_overlay_cannot_be_planted(shm_dir: Path, xattr: str) -> None:
-    with pytest.raises(InvalidArchive, match=xattr):
-        unpack_into(shm_dir, [folder(b"d", pax={f"SCHILY.xattr.{xattr}": "y"})])
-
-
 def test_an_archive_cannot_make_a_file_immutable(shm_dir: Path) -> None:
     unpack_into(shm_dir, [Entry(b"f", pax={"SCHILY.fflags": "schg,uchg,immutable"})])
 
