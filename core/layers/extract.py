@@ -210,6 +210,9 @@ class Extractor(AbstractContextManager["Extractor"]):
             if seen[0] != walk.upper:
                 self._copy_up(walk, base, seen[1])
         parent, name = split(path)
+        lies_in = parent if parent in self._directories.known else self._directories.resolve(parent)
+        if (lies_in + b"/").startswith(source + b"/"):
+            raise InvalidArchive(f"{shown(path)} is a hard link to what it lies in, a file")
         with self._directories.walk() as walk:
             walk.go(split(source)[0])
             directory, above = self._directories.enter(parent)
