@@ -30,8 +30,9 @@ Bytes = bytes | bytearray | memoryview
 Extents = tuple[tuple[int, int], ...]
 
 _MAGIC = b"stowage recipe 1\n"
-_RAW = Struct("<I")
-_FILE = Struct("<HIQQ32s")  # path length, extents, payload size, file size, sha256
+_RAW = Struct("<cI")  # size
+_FILE = Struct("<cHIQQ32s")  # path length, extents, payload size, file size, sha256
+_NOT_SPARSE = 0xFFFFFFFF
 _END = Struct("<32sQ")
 _EXTENT = Struct("<QQ")
 _REPLACED = Struct("<IQQ")  # number of the reference, where its frame begins, payload size
@@ -75,28 +76,29 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
         self._written = 0
         self._frame = self._new_frame()
         self._buffer = bytearray(_MAGIC)
-        self._pending = bytearray()
         self._replaced: list[tuple[int, int, int]] = []
         self._payloads: IO[bytes] | None = None
 
     def raw(self, data: Bytes) -> None:
         """Record bytes as they are."""
-        self._pending += data
-        if len(self._pending) > _FLUSH_BYTES:
-            self._flush_raw()
+        if data:
+            buffer = self._buffer
+            buffer += _RAW.pack(b"R", len(data))
+            buffer += data
+            if len(buffer) > _FLUSH_BYTES:
+                self._flush()
 
     def reference(
-        self, path: bytes, size: int, file_size: int, sha256: bytes, extents: Extents | None
+        self, path: bytes, size: int, file_size: int, sha256: bytes, extents: Extents | None = None
     ) -> None:
         """Record that the contents of *path* come here."""
-        self._flush_raw()
         buffer = self._buffer
-        count = len(extents) if extents is not None else 0xFFFFFFFF
-        buffer += b"F"
-        buffer += _FILE.pack(len(path), count, size, file_size, sha256)
+        count = _NOT_SPARSE if extents is None else len(extents)
+        buffer += _FILE.pack(b"F", len(path), count, size, file_size, sha256)
         buffer += path
-        for extent in extents or ():
-            buffer += _EXTENT.pack(*extent)
+        if extents:
+            for extent in extents:
+                buffer += _EXTENT.pack(*extent)
 
     def replaced(self, number: int, contents: Iterator[bytes]) -> None:
         """Keep the payload of reference *number*, whose file is about to be replaced.
@@ -115,7 +117,6 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
 
     def finish(self, sha256: bytes, size: int) -> None:
         """Write the rest; *sha256* and *size* are those of the whole archive."""
-        self._flush_raw()
         self._buffer += b"E" + _END.pack(sha256, size)
         self._write(self._frame.compress(self._buffer) + self._frame.flush())
         if self._payloads is not None:
@@ -141,16 +142,9 @@ class RecipeWriter(AbstractContextManager["RecipeWriter"]):
 
         return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compressobj()
 
-    def _flush_raw(self) -> None:
-        buffer, pending = self._buffer, self._pending
-        if pending:
-            buffer += b"R"
-            buffer += _RAW.pack(len(pending))
-            buffer += pending
-            pending.clear()
-        if len(buffer) > _FLUSH_BYTES:
-            self._write(self._frame.compress(buffer))
-            buffer.clear()
+    def _flush(self) -> None:
+        self._write(self._frame.compress(self._buffer))
+        self._buffer.clear()
 
     @effectful("recipe.write")
     def _write(self, data: bytes) -> None:
@@ -178,7 +172,8 @@ class RecipeReader:
             while True:
                 kind = _exactly(frame, 1)
                 if kind == b"R":
-                    yield _exactly(frame, *_RAW.unpack(_exactly(frame, _RAW.size)))
+                    _, size = _RAW.unpack(kind + _exactly(frame, _RAW.size - 1))
+                    yield _exactly(frame, size)
                 elif kind == b"F":
                     yield self._read_reference(frame, number)
                     number += 1
@@ -203,12 +198,13 @@ class RecipeReader:
         self._recipe.seek(position)
 
     def _read_reference(self, frame: BinaryIO, number: int) -> Reference:
-        length, count, size, file_size, sha256 = _FILE.unpack(_exactly(frame, _FILE.size))
+        fixed = b"F" + _exactly(frame, _FILE.size - 1)
+        _, length, count, size, file_size, sha256 = _FILE.unpack(fixed)
         path = _exactly(frame, length)
         if not path or b"\0" in path:
             raise _damaged(f"it names the file {path!r}")
         extents = None
-        if count != 0xFFFFFFFF:
+        if count != _NOT_SPARSE:
             table = _exactly(frame, count * _EXTENT.size)
             extents = tuple(_EXTENT.iter_unpack(table))
         return Reference(number, path, size, file_size, sha256, extents)

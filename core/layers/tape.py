@@ -1,9 +1,9 @@
-"""The uncompressed archive as it goes by, on up to three threads.
+"""The uncompressed archive as it goes by, read and digested by a second thread.
 
-A reader decompresses into buffers and computes the diffID; who unpacks looks straight at
-:attr:`Tape.view`; with a recipe, a third thread computes a digest per file of what has been used.
-hashlib and the decompressors work without the interpreter's lock, so unpacking waits for none
-of it; the number of buffers bounds how far the threads drift apart.
+The thread decompresses into buffers and computes the diffID and, for the recipe, a digest per file
+of what has been used; who unpacks looks straight at :attr:`Tape.view`. hashlib and the
+decompressors work without the interpreter's lock, so both run at once. One thread and not several:
+on two cores a third would take turns with the one that unpacks, which is the slowest.
 """
 
 from __future__ import annotations
@@ -38,17 +38,15 @@ class Tape(AbstractContextManager["Tape"]):
     """
 
     def __init__(self, stream: BinaryIO, recipe: RecipeWriter | None) -> None:
-        self._reader = _Reader(stream)
-        self._digester = _Digester(recipe, self._reader.free) if recipe is not None else None
+        self._helper = _Helper(stream, recipe)
+        self._marks = self._helper.marks if recipe is not None else None
         self.view = memoryview(b"")
         self.at = 0
         self.end = 0
         self._begin = 0
 
     def __exit__(self, *exc: object) -> None:
-        self._reader.close()
-        if self._digester is not None:
-            self._digester.close()
+        self._helper.close()
 
     def fill(self) -> None:
         """Go on to the next buffer.
@@ -62,13 +60,10 @@ class Tape(AbstractContextManager["Tape"]):
 
     def _next(self) -> bool:
         if self.end:
-            if self._digester is not None:
-                self._digester.take(self.view, self.end)
-            else:
-                self._reader.free.put(self.view)
             self._begin += self.end
+            self._helper.used.put((self.view, self.end))
             self.end = self.at = 0
-        self.view, self.end = self._reader.take()
+        self.view, self.end = self._helper.take()
         return self.end > 0
 
     def block(self) -> bytes:
@@ -109,8 +104,8 @@ class Tape(AbstractContextManager["Tape"]):
         self, size: int, path: bytes, file_size: int, extents: Extents | None = None
     ) -> None:
         """Say that the next *size* bytes are the contents of *path* (before they are used)."""
-        if self._digester is not None:
-            self._digester.marks.append((self._begin + self.at, size, path, file_size, extents))
+        if self._marks is not None:
+            self._marks.append((self._begin + self.at, size, path, file_size, extents))
 
     def drain(self, limit: int | None) -> None:
         """Read on to the end of the stream.
@@ -128,51 +123,68 @@ class Tape(AbstractContextManager["Tape"]):
 
     def finish(self) -> tuple[bytes, int]:
         """Return sha256 and size of all that was read; the recipe is complete then."""
-        sha256, size = self._reader.whole.digest(), self._begin
-        if self._digester is not None:
-            self._digester.finish(sha256, size)
-        return sha256, size
+        return self._helper.finish(), self._begin
 
 
-class _Reader:
-    """The thread that fills buffers and digests all of them."""
+class _Helper:
+    """The second thread: digests a used buffer, fills it again, hands it over."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, recipe: RecipeWriter | None) -> None:
         self._stream = cast(RawIOBase, stream)
-        self.free: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._recipe = recipe
+        self.used: SimpleQueue[_Filled | None] = SimpleQueue()
         self._full: SimpleQueue[_Filled | BaseException] = SimpleQueue()
-        self.whole = hashlib.sha256()
+        self.marks: deque[_Mark] = deque()
+        self._whole = hashlib.sha256()
+        self._filled = 0
+        self._position = 0
+        self._current: _Mark | None = None
+        self._left = 0
+        self._digest = hashlib.sha256()
+        self._failure: BaseException | None = None
         self._stop = False
         for _ in range(_BUFFERS):
-            self.free.put(memoryview(bytearray(_BUFFER_BYTES)))
-        self._thread = Thread(target=self._run, name="stowage-read", daemon=True)
+            self.used.put((memoryview(bytearray(_BUFFER_BYTES)), 0))
+        self._thread = Thread(target=self._run, name="stowage-tape", daemon=True)
         self._thread.start()
 
     def take(self) -> _Filled:
-        """Return the next buffer and how much is in it; nothing at the end of the stream."""
+        """Return the next buffer and how much is in it (0 at the end); raise what went wrong."""
         item = self._full.get()
         if isinstance(item, BaseException):
             raise item
         return item
 
+    def finish(self) -> bytes:
+        """Return the digest of everything; the recipe is complete then."""
+        self.used.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        sha256 = self._whole.digest()
+        if self._recipe is not None:
+            self._recipe.finish(sha256, self._filled)
+        return sha256
+
     def close(self) -> None:
         """End the thread; one that waits for a stalled stream ends when that is closed."""
         self._stop = True
-        self.free.put(None)
+        self.used.put(None)
         self._thread.join(_STALLED_SECONDS)
 
     def _run(self) -> None:
         try:
-            while (view := self.free.get()) is not None and not self._stop:
-                size = self._fill(view)
-                self.whole.update(view[:size])
-                self._full.put((view, size))
-                if not size:
-                    return
-        except BaseException as error:  # noqa: BLE001  # raised again by take()
+            while (item := self.used.get()) is not None:
+                view, size = item
+                if size and self._recipe is not None:
+                    self._cut(view[:size], self._recipe)
+                if not self._stop:
+                    self._fill(view)
+        except BaseException as error:  # noqa: BLE001  # raised again by take() and finish()
+            self._failure = error
             self._full.put(error)
 
-    def _fill(self, view: memoryview) -> int:
+    def _fill(self, view: memoryview) -> None:
         size = 0
         while size < _BUFFER_BYTES:
             more = self._stream.readinto(view[size:])
@@ -181,73 +193,44 @@ class _Reader:
             size += more
             if not size % BLOCK:
                 break  # a pipe gave less than asked for: use it
-        return size
+        self._whole.update(view[:size])
+        self._filled += size
+        if not size:
+            self._stop = True  # nothing is read behind the end
+        self._full.put((view, size))
 
+    def _cut(self, used: memoryview, recipe: RecipeWriter) -> None:
+        """Share out a buffer between raw bytes and the payloads that were marked in it.
 
-class _Digester:
-    """The thread that writes the recipe."""
-
-    def __init__(self, recipe: RecipeWriter, free: SimpleQueue[memoryview | None]) -> None:
-        self._recipe = recipe
-        self._used: SimpleQueue[_Filled | None] = SimpleQueue()
-        self._free = free
-        self.marks: deque[_Mark] = deque()
-        self._position = 0
-        self._failure: BaseException | None = None
-        self._current: _Mark | None = None
-        self._left = 0
-        self._digest = hashlib.sha256()
-        self._thread = Thread(target=self._run, name="stowage-recipe", daemon=True)
-        self._thread.start()
-
-    def take(self, view: memoryview, size: int) -> None:
-        """Digest a used buffer and let it be filled again. Raises what went wrong before."""
-        if self._failure is not None:
-            raise self._failure
-        self._used.put((view, size))
-
-    def finish(self, sha256: bytes, size: int) -> None:
-        """Complete the recipe."""
-        self.close()
-        if self._failure is not None:
-            raise self._failure
-        self._recipe.finish(sha256, size)
-
-    def close(self) -> None:
-        self._used.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (item := self._used.get()) is not None:
-            view, size = item
-            if self._failure is None:
-                try:
-                    self._cut(view[:size])
-                except BaseException as error:  # noqa: BLE001  # raised again by take()
-                    self._failure = error
-            self._free.put(view)
-
-    def _cut(self, used: memoryview) -> None:
-        """Share out a buffer between raw bytes and the payloads that were marked in it."""
+        Whoever unpacks waits for the interpreter's lock while this has it: it is to be brief.
+        """
         at, end, begin, marks = 0, len(used), self._position, self.marks
         self._position += end
-        while True:
-            if self._current is not None:
-                step = min(self._left, end - at)
-                self._digest.update(used[at : at + step])
-                at += step
-                self._left -= step
-                if self._left:
-                    return
-                _, size, path, file_size, extents = self._current
-                self._current = None
-                self._recipe.reference(path, size, file_size, self._digest.digest(), extents)
-            stop = min(marks[0][0] - begin, end) if marks else end
-            if stop > at:
-                self._recipe.raw(used[at:stop])
-                at = stop
-            if not marks or marks[0][0] - begin >= end:
-                return
-            self._current = marks.popleft()
-            self._left = self._current[1]
-            self._digest = hashlib.sha256()
+        if self._current is not None:
+            at = self._go_on(used, 0, recipe)
+        while marks and (start := marks[0][0] - begin) < end:
+            if start > at:
+                recipe.raw(used[at:start])
+            mark = marks.popleft()
+            size = mark[1]
+            at = start + size
+            if at > end:
+                self._current, self._left, self._digest = mark, size, hashlib.sha256()
+                at = self._go_on(used, start, recipe)
+            else:
+                digest = hashlib.sha256(used[start:at]).digest()
+                recipe.reference(mark[2], size, mark[3], digest, mark[4])
+        if at < end:
+            recipe.raw(used[at:end])
+
+    def _go_on(self, used: memoryview, at: int, recipe: RecipeWriter) -> int:
+        """Digest more of a payload that lies in several buffers; return where it ends."""
+        assert self._current is not None
+        step = min(self._left, len(used) - at)
+        self._digest.update(used[at : at + step])
+        self._left -= step
+        if not self._left:
+            _, size, path, file_size, extents = self._current
+            self._current = None
+            recipe.reference(path, size, file_size, self._digest.digest(), extents)
+        return at + step

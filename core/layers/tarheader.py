@@ -17,8 +17,8 @@ from ..errors import InvalidArchive
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 
-# name mode uid gid size mtime checksum type linkname magic uname gname major minor prefix
-HEADER = Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
+# name mode uid gid size mtime checksum type linkname magic (uname gname) major minor prefix
+HEADER = Struct("100s8s8s8s12s12s8s1s100s8s64x8s8s155s12x")
 _MODULUS = 65521  # of adler32
 _SPACES = 8 * ord(" ")
 

@@ -127,7 +127,7 @@ class TarReader:
             yield member
 
     def _member(self, block: bytes, fields: tuple[bytes, ...]) -> Member:
-        name, mode, uid, gid, size, mtime, _, kind, link, magic, _, _, major, minor, prefix = fields
+        name, mode, uid, gid, size, mtime, _, kind, link, magic, major, minor, prefix = fields
         name = name.partition(b"\0")[0]
         if prefix[0] and magic[:6] == b"ustar\0":
             if block[508:] == b"tar\0":  # star keeps times behind a shorter prefix

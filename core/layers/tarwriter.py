@@ -134,7 +134,7 @@ class TarWriter:
         recipe = self._recipe
         if recipe is not None:
             recipe.raw(head)
-            recipe.reference(path, size, size, hashlib.sha256(data).digest(), None)
+            recipe.reference(path, size, size, hashlib.sha256(data).digest())
             recipe.raw(padding)
         buffer = self._buffer
         buffer += head
