@@ -8,6 +8,7 @@ name. The typed façades give the engine static types, turn foreign exceptions i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -200,17 +201,22 @@ class StorageHandle(Handle):
         served: int | None = self.call(
             "storage_attach", directory=directory, parents=parents, kind=kind, options=options
         )
+        failed = f"storage driver {self.name!r}: cannot mount {directory}"
         if served is not None:
-            if read_only and self.capabilities.ro_enforced:
-                mount.make_read_only(served)
+            try:
+                if read_only and self.capabilities.ro_enforced:
+                    mount.make_read_only(served)
+            except BaseException as error:
+                os.close(served)
+                if isinstance(error, OSError):
+                    raise from_os_error(error, failed) from error
+                raise
             return served
         mounts = self.mounts(directory, parents, kind, options)
         try:
             return mount.attach_all(mounts, read_only=read_only)
         except OSError as error:
-            raise from_os_error(
-                error, f"storage driver {self.name!r}: cannot mount {directory}"
-            ) from error
+            raise from_os_error(error, failed) from error
 
     def seal(self, directory: Path, parents: Sequence[Path]) -> None:
         self.call("storage_seal", directory=directory, parents=parents)

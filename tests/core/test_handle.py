@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from stowage.errors import DriverFailed, NoSpace, NotFound
+from stowage.errors import DriverFailed, NoSpace, NotFound, StowageError
 from stowage.handle import StorageHandle, validate
 from stowage.hookspecs import hookimpl
 from stowage.model import Kind, Mount, StorageProbe, Usage
@@ -114,6 +115,22 @@ def test_an_os_error_of_a_driver_becomes_the_class_of_its_errno() -> None:
 
     assert caught.value.errno == errno.ENOSPC
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_root_that_cannot_be_made_read_only_is_closed(tmp_path: Path) -> None:
+    served: list[int] = []
+
+    class Serving(Minimal):
+        @hookimpl
+        def storage_attach(self) -> int:  # a plain directory: mount_setattr(2) refuses it
+            served.append(os.open(tmp_path, os.O_PATH | os.O_CLOEXEC))
+            return served[0]
+
+    with pytest.raises(StowageError, match="minimal"):
+        StorageHandle(Serving(), "tests 1").attach(tmp_path, (), Kind.VIEW, Options({}))
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(served[0])
 
 
 def test_a_foreign_exception_names_the_driver_its_owner_and_the_hook() -> None:
