@@ -162,15 +162,19 @@ class Metastore:
 
     def settle(self, name: str, value: str) -> str:
         """Record *value* under *name* unless something is there; returns what is recorded."""
-        with self.transaction() as tx:
+
+        def record(tx: sqlite3.Connection) -> str:
             tx.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, value))
             row = tx.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return str(row[0])
+            return str(row[0])
+
+        return self.transact(record)
 
     def change(self, name: str, value: str) -> None:
         """Record *value* under *name*, whatever was there."""
-        with self.transaction() as tx:
-            tx.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        self.transact(
+            lambda tx: tx.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        )
 
     def checkpoint(self) -> None:
         """Make every transaction so far survive a loss of power.

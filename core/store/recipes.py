@@ -34,7 +34,8 @@ class RecipeDraft:
 
     def publish(self, diff_id: str) -> None:
         """Give the recipe its name. One that a recorded layer relies on is left as it is; any
-        other is replaced, for it may be a torn leftover of a loss of power.
+        other is replaced, for it may be a torn leftover of a loss of power. Any number of makers
+        may do so at once: it is there and whole all the while.
 
         The staged name stays until the block of ``draft`` ends: if this process is killed before
         a row names the recipe, it tells the next one to sweep.
@@ -44,10 +45,12 @@ class RecipeDraft:
         if target.exists():
             if self._recipes.known(diff_id):
                 return
-            with effect("recipe.delete", path=target):
-                target.unlink()
+            with effect("recipe.sync", path=target):  # the maker of the other may have done so
+                os.fsync(self.file.fileno())
+        second = self._path.with_name(f"{self._path.name}.ready")
         with effect("recipe.publish", path=target):
-            os.link(self._path, target)
+            os.link(self._path, second)
+            os.replace(second, target)  # another maker of the same layer may do the same now
 
 
 class Recipes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,31 @@ def test_a_failing_commit_rolls_back(tmp_path: Path) -> None:
         remove()
 
     assert store.setting("a") is None
+    store.close()
+
+
+@pytest.mark.parametrize("record", ["settle", "change"])
+def test_a_setting_is_recorded_without_the_ballast_on_a_full_disk(
+    tmp_path: Path, record: str
+) -> None:
+    store = Metastore(tmp_path / "metadata.db")
+    store.ballast.ensure()
+    full = iter([True])
+
+    @contextmanager
+    def around(name: str, facts: dict[str, object]) -> Iterator[None]:
+        if name == "metastore.commit" and next(full, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    remove = observe(around)
+    try:
+        getattr(store, record)("a", "b")
+    finally:
+        remove()
+
+    assert store.setting("a") == "b"
+    assert not store.ballast.path.exists()
     store.close()
 
 
