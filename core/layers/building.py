@@ -7,8 +7,10 @@ committed directly; nobody ever sees it half made.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
@@ -26,6 +28,8 @@ from .digests import chain_id
 from .rows import Commitment, Row
 
 _ATTEMPTS = 8
+
+_log = logging.getLogger("stowage.layers.building")
 
 
 @dataclass(slots=True)
@@ -67,11 +71,8 @@ def begin(
 
     row, lease = _claim(context, insert)
     draft = Draft(row, lease)
-    try:
+    with dropped_on_error(context, draft):
         _prepare(context, handle, row, parsed)
-    except BaseException:
-        drop(context, draft)
-        raise
     draft.prepared_ns = file_system_clock()
     return draft
 
@@ -84,16 +85,20 @@ def _claim(context: StoreContext, insert: Callable[[Connection], Row]) -> tuple[
             lease = context.lease(row, exclusive=True, purpose="preparing it", wait_seconds=0.1)
         except Busy:
             continue  # a recovery was quicker, and drops the row
-        except BaseException:
-            context.metastore.transact(
-                lambda tx, number=row.id: tx.execute(  # type: ignore[misc]  # binds the loop's row
-                    "DELETE FROM snapshots WHERE id = ?", (number,)
+        except BaseException as error:
+            with undoing(error, f"forget snapshot {row.name!r}"):
+                context.metastore.transact(
+                    lambda tx, number=row.id: tx.execute(  # type: ignore[misc]  # the loop's row
+                        "DELETE FROM snapshots WHERE id = ?", (number,)
+                    )
                 )
-            )
             raise
-        if rows.by_id(context.metastore.read(), row.id) is not None:
-            return row, lease
-        lease.discard()
+        with ExitStack() as undo:
+            undo.enter_context(lease)
+            if rows.by_id(context.metastore.read(), row.id) is not None:
+                undo.pop_all()
+                return row, lease
+            lease.discard()
     raise Unavailable("the snapshot's row was taken for a leftover again and again")
 
 
@@ -149,18 +154,33 @@ def ready(context: StoreContext, draft: Draft) -> Row:
         rows.set_ready(tx, row.id, draft.prepared_ns)
         context.record(tx, "prepare" if row.kind is Kind.ACTIVE else "view", row)
 
-    try:
+    with dropped_on_error(context, draft):
         context.metastore.transact(publish)
-    except BaseException:
-        drop(context, draft)
-        raise
     draft.lease.close()
     return replace(row, state="ready", prepared_ns=draft.prepared_ns)
 
 
-def drop(context: StoreContext, draft: Draft) -> None:
-    """Take a draft back; its name is free at once and its directory goes to the trash."""
-    context.discard(draft.row, draft.lease)
+@contextmanager
+def dropped_on_error(context: StoreContext, draft: Draft) -> Iterator[None]:
+    """Take a draft back if the block fails: its name is free at once, its directory goes to the
+    trash. The block's own error is raised whatever happens on the way."""
+    try:
+        yield
+    except BaseException as error:
+        with undoing(error, f"take snapshot {draft.row.name!r} back"):
+            context.discard(draft.row, draft.lease)
+        raise
+
+
+@contextmanager
+def undoing(error: BaseException, what: str) -> Iterator[None]:
+    """Surround a step that is done because of *error*: its own failure is logged and noted on
+    *error*, which is the one to raise. Recovery makes good what it left."""
+    try:
+        yield
+    except Exception as second:  # noqa: BLE001  # whatever it is, the first error is told
+        error.add_note(f"then it failed to {what}: {second}")
+        _log.warning("cannot %s: %s", what, second)
 
 
 def commit_draft(
@@ -171,7 +191,7 @@ def commit_draft(
     Raises:
         AlreadyExists: if the name is taken.
     """
-    try:
+    with dropped_on_error(context, draft):
         row = _current(context, draft.row)
         commitment = _commitment(context, row, name, labels or {})
         _seal(context, row)
@@ -182,9 +202,6 @@ def commit_draft(
             context.record(tx, "commit", row, name)
 
         context.metastore.transact(publish)
-    except BaseException:
-        drop(context, draft)
-        raise
     with draft.lease:
         return _current(context, row)
 

@@ -179,6 +179,9 @@ def _reading(context: StoreContext, row: Row) -> Iterator[None]:
     """
     lease = context.locks.try_acquire(context.lease_name(row), exclusive=False)
     try:
+        if lease is not None and rows.by_id(context.metastore.read(), row.id) is None:
+            context.discard_remade(row, lease)
+            raise NotFound("snapshot", row.name)
         yield
         if lease is None and rows.by_id(context.metastore.read(), row.id) is None:
             raise NotFound("snapshot", row.name)

@@ -115,13 +115,18 @@ class StoreContext:
         try:
             now = rows.by_id(self.metastore.read(), row.id)
             if now is None or now.state != "ready" or now.name != row.name:
-                if now is None and exclusive:
-                    lease.discard()  # we have made anew what the remover deleted
+                if now is None:
+                    self.discard_remade(row, lease)
                 raise NotFound("snapshot", row.name)
         except BaseException:
             lease.close()
             raise
         return lease, now
+
+    def discard_remade(self, row: Row, lease: Lease) -> None:
+        """Give up the lease of a removed snapshot, with the file that taking it made anew."""
+        lease.close()
+        self.locks.discard(self.lease_name(row))
 
     def refuse_if_used(self, row: Row) -> None:
         """Raise Busy if a mount or a container uses the snapshot; its lease says the rest."""
@@ -134,10 +139,15 @@ class StoreContext:
             raise Busy(f"snapshot {row.name!r} is in use", users)
 
     def discard(self, row: Row, lease: Lease) -> None:
-        """Take back a snapshot that was being made; its name is free at once."""
-        entry = self.metastore.transact(lambda tx: self.trash.forget(tx, row.driver, row.id))
-        self.trash.bury(entry)
-        lease.discard()
+        """Take back a snapshot that was being made; its name is free at once.
+
+        The lease is given up even on an error: what is left is then a snapshot without a maker,
+        which the next recovery takes back.
+        """
+        with lease:
+            entry = self.metastore.transact(lambda tx: self.trash.forget(tx, row.driver, row.id))
+            self.trash.bury(entry)
+            lease.discard()
         self.reaper.nudge()
 
     def record(

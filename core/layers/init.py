@@ -22,7 +22,7 @@ from ..linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from ..model import Kind
 from . import rows
 from .attach import attach, open_root
-from .building import Draft, begin, commit_draft, drop
+from .building import Draft, begin, commit_draft, dropped_on_error
 from .context import StoreContext
 
 Target = str | bytes
@@ -53,11 +53,8 @@ def init_snapshot(
     if parent is not None and not missing:
         return parent
     draft = begin(context, driver, f"{name}-{os.urandom(6).hex()}", parent, Kind.ACTIVE)
-    try:
+    with dropped_on_error(context, draft):
         _make_all(context, draft, missing)
-    except BaseException:
-        drop(context, draft)
-        raise
     with suppress(AlreadyExists):  # another process was quicker
         commit_draft(context, draft, name, {LABEL: "true"})
     return name

@@ -112,11 +112,8 @@ def sweep_locks(context: StoreContext) -> int:
     swept = 0
     for name in names:
         tail = name.removesuffix(".mount").rpartition("-")[2]
-        if tail.isdigit() and int(tail) not in alive:
-            lease = context.locks.try_acquire(name, exclusive=True)
-            if lease is not None:
-                lease.discard()
-                swept += 1
+        if tail.isdigit() and int(tail) not in alive and context.locks.discard(name):
+            swept += 1
     return swept
 
 

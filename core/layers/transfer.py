@@ -11,7 +11,7 @@ from ..effects import effect
 from ..errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from ..model import Kind
 from . import contents, rows
-from .building import Draft, begin, commit_draft, drop
+from .building import Draft, begin, commit_draft, dropped_on_error
 from .context import StoreContext
 from .digests import chain_id
 from .rows import Row
@@ -61,7 +61,7 @@ def _unpack(
     diff_id: str | None,
     limits: UnpackLimits | None,
 ) -> str:
-    try:
+    with dropped_on_error(context, draft):
         unpacked = contents.apply(context, draft.row, stream, limits)
         if diff_id is not None and unpacked.diff_id != diff_id:
             raise DataLoss(
@@ -69,9 +69,6 @@ def _unpack(
                 details=f"expected diffID {diff_id}, got {unpacked.diff_id}",
             )
         return chain_id(parent_chain, unpacked.diff_id)
-    except BaseException:
-        drop(context, draft)
-        raise
 
 
 def bring(context: StoreContext, name: str, source: str, target: str) -> None:
@@ -97,16 +94,13 @@ def _bring_one(context: StoreContext, row: Row, target: str) -> None:
     if row.host_root is not None:
         raise InvalidArgument(f"layer {row.name!r} lies on a directory of the host")
     draft = begin(context, target, f"bringing-{os.urandom(8).hex()}", row.parent, Kind.ACTIVE)
-    try:
+    with dropped_on_error(context, draft):
         with _spool(context) as archive:
             contents.export(context, row, archive)
             archive.seek(0)
             unpacked = contents.apply(context, draft.row, archive)
         if unpacked.diff_id != row.diff_id:
             raise DataLoss(f"layer {row.name!r} changed on its way to {target!r}")
-    except BaseException:
-        drop(context, draft)
-        raise
     try:
         commit_draft(context, draft, row.name, row.labels)
     except AlreadyExists:

@@ -142,6 +142,15 @@ class Locks:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
 
+    def discard(self, name: str) -> bool:
+        """Delete a lock's file unless anybody holds it; tells whether it is gone."""
+        lease = self.try_acquire(name, exclusive=True)
+        if lease is None:
+            return False
+        with lease:
+            lease.discard()
+        return True
+
     def holders(self, name: str) -> list[str]:
         """Return who holds the lock, as texts for messages; a process that hides is left out."""
         path = self.directory / name
