@@ -27,7 +27,8 @@ def copy_attributes(
 
     Both are descriptors, *facts* are of *source*. Xattrs that only *target* has are removed,
     but for those that security modules own; a *fresh* file is taken to have none. Names below
-    *skip_prefix* are left alone on both.
+    *skip_prefix* are left alone on both: an overlay's own marks, but not what it has escaped
+    because it is content (overlayfs.rst, "Nested overlayfs mounts").
     """
     current = os.fstat(target)
     given = (current.st_uid, current.st_gid) != (facts.st_uid, facts.st_gid)
@@ -86,5 +87,9 @@ def _names(inode: int | str | Path, skip_prefix: str) -> set[str]:
             raise
         return set()
     if skip_prefix:
-        return {name for name in names if not name.startswith(skip_prefix)}
+        return {
+            name
+            for name in names
+            if not name.startswith(skip_prefix) or name.startswith(f"{skip_prefix}overlay.")
+        }
     return set(names)

@@ -64,6 +64,7 @@ def test_the_root_of_a_child_looks_like_its_parents(rig: Any) -> None:
     base = rig.prepare()
     with rig.open(base) as root:
         os.setxattr(root, "user.of", b"the base")
+        os.setxattr(root, "trusted.overlay.nested", b"content")  # the kernel escapes it
         os.setxattr(root, "system.posix_acl_default", DEFAULT_ACL)
         os.chown(root, 1000, 1001)
         os.chmod(root, 0o3711)
@@ -77,7 +78,10 @@ def test_the_root_of_a_child_looks_like_its_parents(rig: Any) -> None:
         assert facts.st_mtime_ns == -5
         assert os.getxattr(root, "user.of") == b"the base"
         assert os.getxattr(root, "system.posix_acl_default") == DEFAULT_ACL
-        assert not [name for name in os.listxattr(root) if "overlay" in name]
+        assert os.getxattr(root, "trusted.overlay.nested") == b"content"
+        assert [name for name in os.listxattr(root) if "overlay" in name] == [
+            "trusted.overlay.nested"
+        ]
 
 
 # --- views ----------------------------------------------------------------------------------------
