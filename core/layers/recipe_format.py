@@ -40,7 +40,7 @@ _SKIPPABLE = Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A5E
 _TRAILER = Struct("<QI4s")  # where the skippable frame begins, its entries
 _TRAILER_MAGIC = b"stwg"
-_LEVEL = 3
+_LEVEL = 1
 _FLUSH_BYTES = 1 << 18
 _CHUNK = 1 << 20
 

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
+from zlib import adler32
 
 from ..effects import effectful
 from ..errors import Unavailable
 from .attributes import Xattrs
 from .digests import digest_of
 from .recipe_format import Extents, RecipeWriter
-from .tarheader import BLOCK, header_sum, pax_record
+from .tarheader import BLOCK, pax_record
 from .tree import read_range, shown
 
 _FLUSH_BYTES = 1 << 20
@@ -28,7 +29,6 @@ _SMALL_BYTES = 1 << 18
 _OCTAL_7, _OCTAL_11 = 0o7777777, 0o77777777777
 _NAME_BYTES = 100
 _SECOND = 1_000_000_000
-_SPACES = b" " * 8
 _ZEROS = bytes(BLOCK)
 _PAX_NAME = b"././@PaxHeader"
 _FIELDS = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%bustar\x0000"
@@ -187,12 +187,9 @@ class TarWriter:
             pax = b"%d %b\n" % (len(time) + 4, time)  # two digits: 12 to 28 bytes
         else:
             return _block(name, kind, mode, uid, gid, size, seconds, link, device)
-        return (
-            _pax_block(len(pax))
-            + pax
-            + _ZEROS[: -len(pax) % BLOCK]
-            + _block(name, kind, mode, uid, gid, size, seconds, link, device)
-        )
+        block = _block(name, kind, mode, uid, gid, size, seconds, link, device)
+        length = len(pax)
+        return b"%b%b%b%b" % (_pax_block(length), pax, _ZEROS[: -length % BLOCK], block)
 
     def _sparse(
         self,
@@ -291,8 +288,8 @@ def _block(
         name.ljust(_NAME_BYTES, b"\0"), mode, uid, gid, size, seconds, kind,
         link.ljust(_NAME_BYTES, b"\0"),
     ) + tail  # fmt: skip
-    # below 65521, for only 200 of its bytes can be over 0x7f: the sum itself
-    return block[:148] + b"%06o\0 " % header_sum(block, _SPACES) + block[156:]
+    # the low half of adler32 is the sum modulo 65521, and 200 bytes at most can be over 0x7f
+    return b"%b%06o\0 %b" % (block[:148], adler32(block, 0) & 0xFFFF, block[156:])
 
 
 @lru_cache(maxsize=256)
