@@ -81,7 +81,8 @@ def _wait(context: Context, parsed: Parsed) -> int:
 
 
 def _finish(context: Context, parsed: Parsed) -> None:
-    context.engine.containers.finish(parsed.arguments[0])
+    container_id, run = parsed.arguments
+    context.engine.containers.finish(container_id, run)
 
 
 COMMANDS = {
@@ -123,5 +124,5 @@ COMMANDS = {
         ),
     ),
     "container wait": Command("CONTAINER [CONTAINER...]", _wait),
-    "container finish": Command("CONTAINER", _finish, bare=True),
+    "container finish": Command("CONTAINER RUN", _finish, bare=True),
 }

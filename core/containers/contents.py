@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import FailedPrecondition, InvalidArgument
+from ..errors import InvalidArgument
 from ..images.changes import apply_changes
 from ..images.config import RunConfig
 from ..images.reference import parse_reference
@@ -23,6 +23,7 @@ from ..model import Change, SnapshotInfo
 from . import hostroot
 from .context import Context
 from .finishing import first_process
+from .freezing import frozen
 from .model import ContainerRecord
 
 if TYPE_CHECKING:
@@ -73,31 +74,6 @@ def _clone_root() -> int:
     clone = clone_tree("/")
     make_read_only(clone)
     return clone
-
-
-@contextmanager
-def frozen(context: Context, record: ContainerRecord, *, wanted: bool = True) -> Iterator[None]:
-    """Let a running container stand still for the time of the ``with``."""
-    cgroup = context.cgroup(record.id)
-    if not wanted or not record.state.lives or cgroup.frozen:
-        yield
-        return
-    try:
-        cgroup.freeze()
-    except FileNotFoundError:  # ended meanwhile
-        yield
-        return
-    except TimeoutError as error:
-        raise FailedPrecondition(
-            f"container {record.id} cannot be paused", details=str(error)
-        ) from error
-    try:
-        yield
-    finally:
-        try:
-            cgroup.thaw()
-        except FileNotFoundError:
-            pass
 
 
 def changes(context: Context, record: ContainerRecord) -> Sequence[Change]:

@@ -53,7 +53,7 @@ class Context:
     def __init__(self, root: Root, exit_command: Sequence[str] | None = None) -> None:
         self.root = root
         self.rows = ContainerRows(root.metastore)
-        self._locks = Locks(root.layout.locks)
+        self.locks = Locks(root.layout.locks)
         self._exit_command = exit_command
 
     @property
@@ -94,7 +94,7 @@ class Context:
         Raises:
             Busy: naming who holds it, after :data:`LOCK_WAIT_SECONDS`.
         """
-        lease = self._locks.acquire(
+        lease = self.locks.acquire(
             self._lock_name(container_id),
             exclusive=True,
             subject=f"container {container_id[:12]}",
@@ -107,7 +107,7 @@ class Context:
     @contextmanager
     def locked_if_free(self, container_id: str, purpose: str) -> Iterator[bool]:
         """Hold the container's lock if nobody else does; gives whether it is held."""
-        lease = self._locks.try_acquire(
+        lease = self.locks.try_acquire(
             self._lock_name(container_id), exclusive=True, purpose=purpose
         )
         if lease is None:
@@ -143,13 +143,13 @@ class Context:
             return self.default_runtime
         return find_runtime(record.runtime.runtime, self.running_directory / "runtime")
 
-    def exit_command(self, container_id: str) -> list[str]:
-        """Return what conmon runs once a container has ended: this very program."""
+    def exit_command(self, container_id: str, run: str) -> list[str]:
+        """Return what conmon runs once *run* of a container has ended: this very program."""
         if self._exit_command is not None:
-            return [*self._exit_command, container_id]
+            return [*self._exit_command, container_id, run]
         layout = self.root.layout
         return [
             sys.executable, "-m", "stowage",
             "--data-root", str(layout.data_root), "--exec-root", str(layout.exec_root),
-            "container", "finish", container_id,
+            "container", "finish", container_id, run,
         ]  # fmt: skip

@@ -16,17 +16,16 @@ from pathlib import Path
 
 from ..effects import effect
 from ..errors import FailedPrecondition
-from ..linux.process import ProcessIdentity, identity, send_signal
+from ..linux.process import ProcessIdentity
 from .accounts import resolve_user
 from .context import Context
+from .exectree import kill_tree
 from .finishing import first_process
 from .model import ContainerRecord, ContainerState
 from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
 from .streams import Collected, Streams, communicate, spawn
 from .workdir import resolve_workdir
-
-_KILL = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def execute(
             child = spawn("runtime.exec", command, streams)
             done = communicate(
                 child, streams.feed, timeout_seconds=timeout_seconds,
-                kill=lambda: _kill(pid_file),
+                kill=lambda: kill_tree(child, pid_file, context.cgroup(record.id)),
             )  # fmt: skip
         finally:
             if spec.detach:
@@ -130,10 +129,3 @@ def _files(context: Context, record: ContainerRecord) -> Iterator[Sequence[Path]
         with effect("exec.remove_files", path=bundle):
             for file in files:
                 file.unlink(missing_ok=True)
-
-
-def _kill(pid_file: Path) -> None:
-    try:
-        send_signal(identity(int(pid_file.read_text())), _KILL)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        pass

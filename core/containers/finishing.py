@@ -22,17 +22,28 @@ _POLL_SECONDS = 0.02
 _REMOVAL_SECONDS = 10.0
 
 
-def finish(context: Context, container_id: str) -> None:
-    """Record the end of a container that conmon has seen end, and clean up after it.
+def finish(context: Context, container_id: str, run: str) -> None:
+    """Record the end of *run*, which conmon has seen end, and clean up after it.
 
-    Nothing happens if that is done already or the container is gone. Idempotent.
+    Nothing happens if that is done already, another run has begun or the container is gone.
+    Idempotent.
+
+    Raises:
+        FailedPrecondition: if that run has not ended.
     """
     if context.rows.find(container_id) is None:
         return
     with context.locked(container_id, "is recording its end"):
         record = context.rows.find(container_id)
-        if record is not None and record.state.lives and record.runtime.monitor == "conmon":
-            record_exit(context, record, context.files(record.id).exit_code())
+        if record is None or not record.state.lives or record.runtime.monitor != "conmon":
+            return
+        if record.runtime.run != run:
+            return
+        exit_code = context.files(record.id).exit_code()
+        process = record.runtime.process
+        if exit_code is None and process is not None and process.alive:
+            raise FailedPrecondition(f"container {record.id} has not ended")
+        record_exit(context, record, exit_code)
 
 
 def record_exit(

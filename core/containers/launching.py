@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..effects import effect
-from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound, StowageError
+from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound
 from ..linux.cgroups import Cgroup, hierarchies
 from ..model import Endpoint, Sandbox
 from ..net.namefiles import NameFiles
@@ -242,7 +242,7 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
     for step in steps:
         try:
             step()
-        except (OSError, StowageError) as error:
+        except Exception as error:  # noqa: BLE001  # the other steps are as needed
             logger.warning("container %s: clean-up: %s", record.short_id, error)
 
 

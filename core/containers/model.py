@@ -164,6 +164,8 @@ class RuntimeFacts:
     """Path of the OCI runtime that created it."""
     endpoint_id: str = ""
     network_id: str = ""
+    run: str = ""
+    """Names this run under conmon: an exit command is of one run only."""
     starting: bool = False
     """A start is under way, or was when its process was killed."""
 

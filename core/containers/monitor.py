@@ -23,7 +23,7 @@ from ..effects import effect
 from ..errors import CommandFailed
 from ..linux.process import ProcessIdentity, identity
 from .bundle import ContainerFiles
-from .runtime import Runtime, find_program, start_failure
+from .runtime import Runtime, find_program, helper_environment, start_failure
 
 _CREATE_TIMEOUT_SECONDS = 120.0
 
@@ -124,7 +124,6 @@ def _command(plan: MonitorPlan) -> list[str]:
 
 def _spawn(command: Sequence[str], plan: MonitorPlan, sync_pipe: int) -> int:
     """Run conmon until it has put itself into the background."""
-    environment = {**os.environ, "_OCI_SYNCPIPE": str(sync_pipe)}
     with open(plan.files.monitor_log, "wb") as log, effect("monitor.start", command=command):
         process = subprocess.Popen(
             command,
@@ -132,7 +131,7 @@ def _spawn(command: Sequence[str], plan: MonitorPlan, sync_pipe: int) -> int:
             stdout=subprocess.DEVNULL,
             stderr=log,
             pass_fds=(sync_pipe, *plan.inherited),
-            env=environment,
+            env=helper_environment(_OCI_SYNCPIPE=str(sync_pipe)),
             cwd="/",
         )
         return process.wait()
@@ -142,8 +141,10 @@ def _read_answer(reader: int) -> dict[str, object]:
     """Read conmon's one line: ``{"data": pid}`` or ``{"data": -1, "message": …}``."""
     deadline = time.monotonic() + _CREATE_TIMEOUT_SECONDS
     raw = b""
+    poller = select.poll()  # select(2) takes no descriptor from 1024 on
+    poller.register(reader, select.POLLIN)
     while not raw.endswith(b"\n"):
-        ready, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
+        ready = poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
         chunk = os.read(reader, 65536) if ready else b""
         if not chunk:
             break

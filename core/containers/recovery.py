@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from ..effects import effect
-from ..errors import StowageError
 from ..linux.cgroups import Cgroup
 from ..linux.process import boot_id
 from .context import Context
 from .creating import discard
 from .finishing import record_exit, remove_ended
+from .freezing import held_still, thaw_if_forgotten
 from .launching import clean_up, stop_monitor
 from .model import ContainerRecord, ContainerState
 from .names import is_id
@@ -44,6 +44,8 @@ def recover(context: Context) -> None:
     for container_id in running & set(states):
         if not states[container_id].lives:
             _guarded(container_id, partial(_quiet, context, container_id))
+    for container_id in held_still(context):
+        _guarded(container_id, partial(thaw_if_forgotten, context, container_id))
     for endpoint in context.root.networks.orphaned_endpoints():
         context.root.networks.disconnect(endpoint)
 
@@ -51,7 +53,7 @@ def recover(context: Context) -> None:
 def _guarded(container_id: str, step: Callable[[], None]) -> None:
     try:
         step()
-    except (StowageError, OSError) as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, the root must open
         logger.warning("recovery of container %s: %s", container_id[:12], error)
 
 

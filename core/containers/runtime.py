@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,13 @@ class Runtime:
                 stderr=subprocess.PIPE,
                 timeout=_TIMEOUT_SECONDS,
                 check=False,
+                env=helper_environment(),
             )
+        except subprocess.TimeoutExpired as error:
+            raise CommandFailed(
+                f"the runtime {self.path} did not end within {_TIMEOUT_SECONDS:g} seconds",
+                details=" ".join(command),
+            ) from error
         except OSError as error:
             raise CommandFailed(
                 f"the runtime {self.path} cannot be run", details=str(error)
@@ -165,6 +171,25 @@ def find_runtime(configured: str | None, root: Path) -> Runtime:
         "no OCI runtime is installed; containers need crun or runc",
         resolution="apt-get install crun",
     )
+
+
+_KEPT_VARIABLES = ("PATH", "HOME", "TMPDIR", "LANG")
+_KEPT_PREFIXES = ("LC_", "PYTHON", "STOWAGE_")
+
+
+def helper_environment(**more: str) -> Mapping[str, str]:
+    """Return the environment for a program that works for us: what a start of this program needs.
+
+    Nothing else goes to it: runtimes obey ``LISTEN_FDS`` (they hand those descriptors into the
+    container) and ``NOTIFY_SOCKET`` (they wait for the container to write to it), which are
+    meant for whoever called us (sd_listen_fds(3), sd_notify(3)).
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
+    return {**kept, **more}
 
 
 def _search_path() -> str:

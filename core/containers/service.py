@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Containers:
     """All containers of *root*; opening it recovers what killed processes left.
 
-    *exit_command* replaces what conmon runs once a container has ended; the id is appended.
+    *exit_command* replaces what conmon runs once a container has ended; the id and the
+    name of the run are appended.
     """
 
     def __init__(self, root: Root, *, exit_command: Sequence[str] | None = None) -> None:
@@ -253,17 +254,20 @@ class Containers:
 
     def frozen(self, reference: str) -> AbstractContextManager[None]:
         """Let a running container stand still for the time of the ``with``."""
-        from .contents import frozen
+        from .freezing import frozen
 
         return frozen(self._context, self.get(reference))
 
     # --- for the engine ----------------------------------------------------------------------
 
-    def finish(self, container_id: str) -> None:
-        """Record the end of a container and clean up: conmon's exit command. Idempotent."""
+    def finish(self, container_id: str, run: str) -> None:
+        """Record the end of one run of a container and clean up: conmon's exit command.
+
+        Idempotent; see :func:`.finishing.finish`.
+        """
         from .finishing import finish
 
-        finish(self._context, container_id)
+        finish(self._context, container_id, run)
 
     def recover(self) -> None:
         """Finish or take back what killed processes left. Idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 
 from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
@@ -37,6 +38,7 @@ def start(
         record = context.rows.update(
             record,
             starting=True,
+            run=secrets.token_hex(8),
             monitor="conmon",
             monitor_process=None,
             process=None,
@@ -84,7 +86,7 @@ def _start(
             files=ready.files,
             runtime=ready.runtime,
             mount_namespace=namespace,
-            exit_command=context.exit_command(record.id),
+            exit_command=context.exit_command(record.id, record.runtime.run),
             inherited=ready.inherited,
             tty=record.spec.tty,
             open_stdin=record.spec.open_stdin,

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ..effects import effect
+from .runtime import helper_environment
 
 _CHUNK = 1 << 16
+#: How long a killed process's pipes are read on, and how long its end is waited for: what it
+#: wrote is there already, and who else holds them open may never end.
+_DRAIN_SECONDS = 0.5
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ def spawn(name: str, command: Sequence[str], streams: Streams) -> subprocess.Pop
             stdin=stdin,
             stdout=subprocess.PIPE if streams.stdout is None else streams.stdout,
             stderr=subprocess.PIPE if streams.stderr is None else streams.stderr,
+            env=helper_environment(),
         )
 
 
@@ -63,6 +69,7 @@ def communicate(
     """Feed and collect until the process has ended.
 
     *kill* ends what it works for: it is called after the time-out, and when anything is raised.
+    After it, pipes that somebody else still holds open are given up.
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     timed_out = False
@@ -72,21 +79,34 @@ def communicate(
             if not pump.run(deadline):
                 timed_out = True
                 kill()
-                pump.run(None)
+                pump.run(time.monotonic() + _DRAIN_SECONDS)
+                _end(process)
             try:
                 process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 timed_out = True
                 kill()
-                process.wait()
+                _end(process)
         except BaseException:  # KeyboardInterrupt, too: leaving the block waits for its end
-            kill()
-            process.kill()
+            try:
+                kill()
+            finally:
+                process.kill()
             raise
     code = process.returncode
     return Collected(
         code if code >= 0 else 128 - code, bytes(pump.stdout), bytes(pump.stderr), timed_out
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process whose work was killed, and kill it if it does not notice."""
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        with effect("process.kill", pid=process.pid):
+            process.kill()
+        process.wait()
 
 
 class _Pump:

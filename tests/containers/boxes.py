@@ -35,7 +35,7 @@ _FINISH = """
 import sys
 from stowage.engine import Engine
 with Engine(sys.argv[1]) as engine:
-    engine.containers.finish(sys.argv[2])
+    engine.containers.finish(*sys.argv[2:])
 """
 
 

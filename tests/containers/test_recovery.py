@@ -133,6 +133,36 @@ def test_an_exit_command_that_was_killed_is_made_up_for(boxes: Boxes) -> None:
     assert boxes.leftovers() == []
 
 
+def test_a_container_frozen_by_a_killed_commit_runs_on(boxes: Boxes) -> None:
+    record = boxes.start("sleep", "60")
+    script = (
+        "import os, signal, sys\n"
+        "from stowage.engine import Engine\n"
+        "with Engine(sys.argv[1]).containers.frozen(sys.argv[2]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", script, str(boxes.root), record.id]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert boxes.cgroup(record).frozen
+    boxes.open()
+
+    assert not boxes.cgroup(record).frozen
+    assert boxes.shell(record, "echo on") == "on\n"
+    assert list(boxes.engine.layout.locks.glob("freeze-*")) == []
+
+
+def test_a_container_stands_still_until_the_last_who_wants_it(boxes: Boxes) -> None:
+    record = boxes.start("sleep", "60")
+    with boxes.containers.frozen(record.id):
+        with boxes.containers.frozen(record.id):
+            boxes.open()
+            assert boxes.cgroup(record).frozen
+        assert boxes.cgroup(record).frozen
+
+    assert not boxes.cgroup(record).frozen
+    assert list(boxes.engine.layout.locks.glob("freeze-*")) == []
+
+
 def test_a_starter_killed_in_the_middle_leaves_it_as_it_was(boxes: Boxes) -> None:
     record = boxes.containers.create(boxes.spec("sleep", "60"))
     for effect in ("container.make_bundle", "monitor.start", "runtime.start"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stowage.containers.exec import ExecSpec
 from stowage.containers.model import ContainerState
 from stowage.containers.runtime import find_runtime
 from stowage.containers.streams import Streams
@@ -229,6 +230,37 @@ def test_the_planted_escape_finds_nothing(boxes: Boxes, runtime: str) -> None:
     links = [line.rsplit(" -> ")[-1] for line in listing.splitlines() if " -> " in line]
     assert links
     assert all(link.startswith(("/dev/null", "pipe:", "/proc/")) for link in links), listing
+
+
+def test_what_is_meant_for_our_caller_reaches_no_container(
+    boxes: Boxes, runtime: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Runtimes hand LISTEN_FDS into the container and wait for its word on NOTIFY_SOCKET."""
+    tmp_path.joinpath("host").touch()
+    planted = os.open(tmp_path / "host", os.O_RDWR)
+    os.set_inheritable(planted, True)
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("LISTEN_FDS", str(planted))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    look = ("sh", "-c", "ls -l /proc/self/fd; env")
+    try:
+        said = [boxes.run(*look).stdout.decode()]
+        record = boxes.start(*look)
+        boxes.containers.wait(record.id)
+        said.append(b"".join(entry.text for entry in boxes.containers.logs(record.id)).decode())
+        record = boxes.start("sleep", "60")
+        said.append(boxes.containers.exec(record.id, ExecSpec(look)).stdout.decode())
+        monitor = record.runtime.monitor_process
+        assert monitor is not None
+        said.append(Path(f"/proc/{monitor.pid}/environ").read_text())
+    finally:
+        os.close(planted)
+        notify.close()
+
+    for text in said:
+        assert "PATH=" in text
+        assert not any(word in text for word in (str(tmp_path), "LISTEN_", "NOTIFY_"))
 
 
 def test_volumes_are_bound_and_read_only_ones_refuse(boxes: Boxes, tmp_path: Path) -> None:

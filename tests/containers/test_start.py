@@ -13,6 +13,7 @@ import pytest
 
 from stowage.containers.exec import ExecSpec
 from stowage.containers.model import ContainerState
+from stowage.containers.runtime import Runtime
 from stowage.containers.streams import Streams
 from stowage.errors import (
     AlreadyExists,
@@ -92,6 +93,21 @@ def test_the_command_itself_finishes_a_container(boxes: Boxes) -> None:
     until(lambda: not boxes.processes(), "conmon to end")
     assert boxes.containers.list() == []
     boxes.open()
+
+
+def test_an_end_is_recorded_only_of_the_run_that_has_ended(boxes: Boxes) -> None:
+    first = boxes.start("sleep", "60")
+    with pytest.raises(FailedPrecondition, match="has not ended"):
+        boxes.containers.finish(first.id, first.runtime.run)
+    boxes.containers.kill(first.id)
+    boxes.containers.wait(first.id)
+    again = boxes.containers.start(first.id)
+    boxes.containers.finish(first.id, first.runtime.run)
+    boxes.containers.finish(first.id, "")
+
+    assert again.runtime.run != first.runtime.run
+    assert boxes.containers.get(first.id).state is ContainerState.RUNNING
+    assert boxes.shell(again, "echo well") == "well\n"
 
 
 def test_restarting_keeps_what_was_written(boxes: Boxes) -> None:
@@ -177,6 +193,40 @@ def test_a_start_that_fails_leaves_it_created(boxes: Boxes) -> None:
     assert boxes.leftovers() == [str(boxes.context.files(record.id).kept)]
 
 
+def test_a_runtime_that_hangs_keeps_nothing_else_from_going(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = boxes.start("sleep", "60")
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec sleep 30\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr("stowage.containers.runtime._TIMEOUT_SECONDS", 0.2)
+    stuck = Runtime("crun", str(hanging), boxes.context.default_runtime.root)
+    with pytest.raises(CommandFailed, match="did not end within"):
+        stuck.start(record.id, tmp_path / "log")
+    monkeypatch.setattr(boxes.context, "runtime_of", lambda record: stuck)
+    boxes.containers.remove(record.id, force=True)
+    until(lambda: not boxes.processes(), "conmon to end")
+
+    assert boxes.containers.list() == []
+    assert [place for place in boxes.leftovers() if "/runtime/" not in place] == []
+    boxes.open()
+    assert boxes.leftovers() == []
+
+
+def test_what_recovery_does_not_expect_does_not_keep_the_root_closed(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes.containers.create(boxes.spec("true"))
+    stray = boxes.context.files("cd" * 32)
+    stray.make_kept()
+    with monkeypatch.context() as patched:
+        patched.setattr("stowage.containers.recovery._sweep", lambda *a: 1 / 0)
+        assert len(boxes.open().list()) == 1
+    boxes.open()
+    assert not stray.kept.exists()
+
+
 # --- exec -------------------------------------------------------------------------------------
 
 
@@ -208,6 +258,36 @@ def test_exec_detached_returns_at_once(boxes: Boxes) -> None:
 
     assert time.monotonic() - begun < 30
     until(lambda: "/made" in boxes.shell(record, "ls -d /made"), "the file to be made")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo up; sleep 25 & wait",
+        "echo up; (sleep 25 & sleep 25) & exec sleep 25",
+        "sleep 25 & echo up",
+    ],
+)
+def test_a_time_out_ends_all_that_an_exec_started(boxes: Boxes, script: str) -> None:
+    record = boxes.start("sleep", "60")
+    begun = time.monotonic()
+    done = boxes.containers.exec(record.id, ExecSpec(("sh", "-c", script)), timeout_seconds=1)
+
+    assert done.timed_out
+    assert done.stdout == b"up\n"
+    assert time.monotonic() - begun < 15
+    assert "sleep 25" not in boxes.shell(record, "ps")
+    assert boxes.containers.get(record.id).state is ContainerState.RUNNING
+
+
+def test_an_exec_that_times_out_before_it_runs_never_does(boxes: Boxes) -> None:
+    record = boxes.start("sleep", "60")
+    command = ExecSpec(("sh", "-c", "touch /ran; sleep 25"))
+    done = boxes.containers.exec(record.id, command, timeout_seconds=0)
+
+    assert done.timed_out
+    assert "sleep 25" not in boxes.shell(record, "sleep 0.2; ps")
+    assert boxes.containers.get(record.id).state is ContainerState.RUNNING
 
 
 def test_exec_refuses_in_dockers_words(boxes: Boxes) -> None:
