@@ -18,7 +18,7 @@ from . import contents, rows
 from .context import StoreContext
 from .digests import chain_id
 from .init import LABEL as INIT
-from .recovery import orphans, stray_trash
+from .recovery import orphans, row_of_stray, stray_trash
 from .rows import Row
 
 
@@ -215,12 +215,13 @@ def _strangers(context: StoreContext) -> Iterator[CheckFinding]:
             "'stowage gc' removes it",
         )
     for directory in stray_trash(context):
+        row = row_of_stray(context, directory)
         yield CheckFinding(
             CheckKind.LAYER_UNACCOUNTED,
             str(directory),
-            None,
-            "nothing is recorded of it",
-            "'stowage gc' removes it",
+            None if row is None else row.driver,
+            "nothing is recorded of it" if row is None else f"it belongs to {row.name!r}",
+            f"'stowage gc' {'removes it' if row is None else 'brings it back'}",
         )
     waiting = {entry.directory for entry in context.trash.entries()}
     for name, error in sorted(context.reaper.problems.items()):

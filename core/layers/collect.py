@@ -14,7 +14,7 @@ from ..errors import Busy, FailedPrecondition, NotFound
 from ..model import Kind, SnapshotInfo
 from . import rows
 from .context import StoreContext
-from .recovery import drop_abandoned, orphans, stray_trash, sweep_locks
+from .recovery import drop_abandoned, settle_strays, sweep_locks
 from .removal import remove
 
 _LOCK = "gc"
@@ -66,12 +66,9 @@ def collect(context: StoreContext, is_referenced: Callable[[SnapshotInfo], bool]
     with context.locks.acquire(
         _LOCK, exclusive=True, subject="the layer store", purpose="collecting garbage"
     ):
+        settle_strays(context)
         drop_abandoned(context)
         removed = list(_remove_unreferenced(context, is_referenced))
-    for driver, directory in orphans(context):
-        context.trash.bury_orphan(driver, directory)
-    for directory in stray_trash(context):
-        context.trash.adopt(directory.name.rpartition("-")[0], directory.name)
     left = context.reaper.drain()
     recipes = context.recipes.sweep()
     size_bytes = sum(info.usage.size_bytes for info in removed if info.usage)

@@ -42,6 +42,8 @@ def open_root(context: StoreContext, mounts: MountPoints) -> Lease:
         return presence
     with alone:
         rebooted = context.metastore.setting(_BOOT) != boot_id()
+        if rebooted:
+            settle_strays(context)  # first: what comes next looks into directories
         if rebooted or _unfinished(context):
             touched = recover(context, mounts)
             if rebooted:
@@ -145,6 +147,31 @@ def stray_trash(context: StoreContext) -> Iterator[Path]:
             yield directory
 
 
+def settle_strays(context: StoreContext) -> None:
+    """Have rows and directories agree again, after a loss of power took the last transactions.
+
+    A directory in the trash whose snapshot has its row goes back to it: the removal is undone
+    whole. Any other that no row knows is left to the reaper. Safe at any time.
+    """
+    for driver, directory in orphans(context):
+        context.trash.bury_orphan(driver, directory)
+    for directory in stray_trash(context):
+        row = row_of_stray(context, directory)
+        if row is None or not context.trash.restore(row.driver, row.id):
+            context.trash.bury_orphan(directory.name.rpartition("-")[0], directory)
+
+
+def row_of_stray(context: StoreContext, directory: Path) -> Row | None:
+    """Return the row whose directory lies in the trash although nobody removed it.
+
+    For a directory of :func:`stray_trash`: a removal that did happen took the row before it moved
+    the directory.
+    """
+    driver, _, number = directory.name.rpartition("-")
+    row = rows.by_id(context.metastore.read(), int(number)) if number.isdigit() else None
+    return row if row is not None and row.driver == driver else None
+
+
 def _directories(path: Path) -> list[Path]:
     try:
         return sorted(entry for entry in path.iterdir() if entry.is_dir())
@@ -188,11 +215,7 @@ def _unfinished(context: StoreContext) -> bool:
 
 
 def _recover_everything(context: StoreContext) -> set[str]:
-    """After a boot: a loss of power may have lost rows whose directories are there."""
-    for driver, directory in orphans(context):
-        context.trash.bury_orphan(driver, directory)
-    for directory in stray_trash(context):
-        context.trash.adopt(directory.name.rpartition("-")[0], directory.name)
+    """After a boot: a loss of power may have lost rows whose recipes and locks are there."""
     context.recipes.sweep()
     sweep_locks(context)
     context.reaper.nudge()

@@ -3,6 +3,9 @@
 The row of a snapshot becomes a row of the trash in one transaction: from then on its name is free
 and its number is never used again. Then its directory moves from ``storage/<driver>/<id>`` to
 ``trash/<driver>-<id>``; after a kill between the two, whoever comes next makes the move.
+
+The transaction is not synced: a loss of power can take it and leave the rename. Then the row is
+back, and its directory has to be moved back too (:meth:`Trash.restore`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import secrets
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,20 +75,30 @@ class Trash:
     def bury_orphan(self, driver: str, directory: Path) -> TrashEntry | None:
         """Move a directory of *driver* that no row knows into the trash; None if it is gone.
 
-        It gets a name that no snapshot's can meet: the number may be given out again when a loss
-        of power took the row but not the directory.
+        It may lie there already. It gets a name that no snapshot's can meet: the number may be
+        given out again when a loss of power took the row but not the directory.
         """
-        name = f"{driver}-{directory.name}.{secrets.token_hex(4)}"
+        was = directory.name.removeprefix(f"{driver}-")
+        name = f"{driver}-{was}.{secrets.token_hex(4)}"
         try:
             with effect("trash.bury", path=directory):
                 os.rename(directory, self._layout.trash / name)
         except FileNotFoundError:
             return None
-        return self.adopt(driver, name)
-
-    def adopt(self, driver: str, name: str) -> TrashEntry:
-        """Record a directory that lies in the trash already."""
         return self._metastore.transact(lambda tx: _insert(tx, driver, name, None))
+
+    def restore(self, driver: str, number: int) -> bool:
+        """Move the directory of a snapshot that has a row out of the trash; idempotent.
+
+        False if the snapshot has another directory: its number was given out again.
+        """
+        source = self._layout.trash / f"{driver}-{number}"
+        target = self._layout.snapshot(driver, number)
+        if target.exists():
+            return not source.exists()
+        with suppress(FileNotFoundError), effect("trash.restore", path=target):
+            os.rename(source, target)
+        return True
 
     def entries(self) -> list[TrashEntry]:
         """Return what waits for the reaper, oldest first."""

@@ -193,6 +193,42 @@ def test_a_number_given_out_again_after_a_loss_of_power_is_no_trouble(
     assert layers.check(full=True) == []
 
 
+@pytest.mark.parametrize("way", ["boot", "gc"])
+def test_a_removal_that_a_loss_of_power_half_undid_is_undone_whole(
+    layers: LayerStore, layer: SnapshotInfo, open_layers: OpenLayers, root: Path, way: str
+) -> None:
+    """The rename reached the disk, the transaction before it did not."""
+    layers.close()
+    data = root / "data"
+    (data / "storage" / "vfs" / str(layer.id)).rename(data / "trash" / f"vfs-{layer.id}")
+    if way == "boot":
+        with sqlite3.connect(data / "metadata.db") as connection:
+            connection.execute("UPDATE settings SET value = 'another' WHERE name = 'boot-id'")
+        connection.close()
+
+    again = open_layers()
+    if way == "gc":
+        assert [f.remedy for f in again.check()][-1] == "'stowage gc' brings it back"
+        again.gc(lambda info: True)
+
+    assert again.drain(5) == 0
+    assert [info.name for info in again.walk()] == [layer.name]
+    assert again.check(full=True) == []
+
+
+def test_a_stray_in_the_trash_never_takes_the_directory_of_its_number(
+    layers: LayerStore, layer: SnapshotInfo, root: Path
+) -> None:
+    """The number was given out again after a loss of power."""
+    (root / "data" / "trash" / f"vfs-{layer.id}").mkdir()
+
+    layers.gc(lambda info: True)
+
+    assert layers.drain(5) == 0
+    assert layers.check(full=True) == []
+    assert os.listdir(root / "data" / "trash") == []
+
+
 def test_after_a_boot_orphans_are_found_and_removed(
     layers: LayerStore, layer: SnapshotInfo, open_layers: OpenLayers, root: Path
 ) -> None:
