@@ -203,7 +203,8 @@ class StorageSpec:
     def storage_changes(self, directory: Path, parents: Sequence[Path]) -> Iterable[Change] | None:
         """Return which paths differ from the parent, where the driver knows without a walk.
 
-        Candidates are enough: the core looks at each and drops what is equal. None: walk.
+        Candidates are enough: the core looks at each and drops what is equal. What lies in a
+        directory that was renamed is a candidate too, for its path leads elsewhere. None: walk.
 
         When it runs: for diff, commit and ``container diff`` on drivers without a diff tree.
         """

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..model import ChangeKind
 from .tree import DIRECTORY_FLAGS, join, list_names, lstat, open_directory, read_xattrs
@@ -35,13 +35,34 @@ class Found(NamedTuple):
     before: os.stat_result | None = None
 
 
-#: Tells whether a file is the same in both trees: directories, name, and the stat in each.
-Same = Callable[[int, int, bytes, os.stat_result, os.stat_result], bool]
+class Comparison(Protocol):
+    """How two full trees are told apart."""
+
+    def touched(self, directory: os.stat_result) -> bool:
+        """Tell whether the names in a directory of the new tree may have been given anew."""
+
+    def same(
+        self,
+        new: int,
+        old: int,
+        name: bytes,
+        status: os.stat_result,
+        before: os.stat_result,
+        *,
+        touched: bool,
+    ) -> bool:
+        """Tell whether a file is the same in both: its directories, name, and stat in each.
+
+        *touched*: its directory or any above it is; the file may be another one's then.
+        """
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A directory on the way: its path, what is left to visit, and the two directories."""
+    """A directory on the way: its path, what is left to visit, and the two directories.
+
+    *touched*: it, or a directory above it, is (see Comparison).
+    """
 
     path: bytes
     names: Iterator[tuple[bytes, bool]]
@@ -49,13 +70,14 @@ class _Frame:
     beside: bool
     new: int | None
     old: int | None
+    touched: bool = False
 
 
 class ChangeWalk:
     """Iterates over what the tree at *new_root* changes of the one at *old_root*.
 
     Directories come before what is in them, deletions before the other names, names in order.
-    With *same* the tree is a full one; else, without *kinds*, every file is MODIFIED, for
+    With *comparison* the tree is a full one; else, without *kinds*, every file is MODIFIED, for
     telling costs a look at the other tree. *only* limits the walk to some names of some
     directories; what is new is walked whole all the same.
     """
@@ -67,7 +89,7 @@ class ChangeWalk:
         marks: Marks,
         *,
         prefix: str = "",
-        same: Same | None = None,
+        comparison: Comparison | None = None,
         only: Mapping[bytes, set[bytes]] | None = None,
         kinds: bool = True,
     ) -> None:
@@ -75,9 +97,9 @@ class ChangeWalk:
         self._old_root = old_root
         self._marks = marks
         self._prefix = prefix
-        self._same = same
+        self._comparison = comparison
         self._only = only
-        self._kinds = kinds or same is not None
+        self._kinds = kinds or comparison is not None
         self._stack: list[_Frame] = []
 
     def __iter__(self) -> Iterator[Found]:
@@ -95,7 +117,9 @@ class ChangeWalk:
                 yield Found(kind, b"", status)
             new = os.dup(self._new_root)
             old = None if self._old_root is None else os.dup(self._old_root)
-            yield from self._push(b"", new, old, self._same is not None)
+            frame = _Frame(b"", iter(()), self._comparison is not None, old is not None, new, old)
+            frame.touched = self._touched(status)
+            yield from self._push(frame)
             while self._stack:
                 frame = self._stack[-1]
                 for name, regular in frame.names:
@@ -113,15 +137,16 @@ class ChangeWalk:
 
     # --- one directory -----------------------------------------------------------------------
 
-    def _push(self, path: bytes, new: int, old: int | None, replaced: bool) -> Iterator[Found]:
-        """Go down to a directory; its descriptors are the frame's from now on."""
-        frame = _Frame(path, iter(()), replaced, old is not None, new, old)
+    def _push(self, frame: _Frame) -> Iterator[Found]:
+        """Go down to a directory, its descriptors open; the walk closes them from now on."""
+        path, new, old = frame.path, frame.new, frame.old
+        assert new is not None
         if len(self._stack) >= _OPEN_LEVELS:
             _close(self._stack[-1])
         self._stack.append(frame)
         with os.scandir(new) as entries:
             names, gone, opaque = self._marks.sort(new, list(entries))
-        frame.replaced = replaced or opaque
+        frame.replaced = frame.replaced or opaque
         if old is None:
             if self._old_root is not None:
                 gone = []
@@ -154,7 +179,7 @@ class ChangeWalk:
             yield from self._enter(frame, name, path, status, before)
         elif before is None:
             yield Found(ChangeKind.ADDED, path, status)
-        elif self._same is None or old is None or not self._same(new, old, name, status, before):
+        elif old is None or not self._is_same(frame, old, name, status, before):
             yield Found(ChangeKind.MODIFIED, path, status, before=before)
         elif status.st_nlink > 1 or before.st_nlink > 1:
             yield Found(None, path, status, before=before)
@@ -169,20 +194,38 @@ class ChangeWalk:
     ) -> Iterator[Found]:
         new_above, old_above = self._open(frame)
         new = os.open(name, DIRECTORY_FLAGS, dir_fd=new_above)
-        old = None
+        below = _Frame(path, iter(()), frame.replaced, False, new, None)
+        below.touched = frame.touched or self._touched(status)
         try:
             if before is not None and old_above is not None and stat.S_ISDIR(before.st_mode):
-                old = os.open(name, DIRECTORY_FLAGS, dir_fd=old_above)
-            kind = self._directory_kind(new, old, status, before)
+                below.old = os.open(name, DIRECTORY_FLAGS, dir_fd=old_above)
+                below.beside = True
+            kind = self._directory_kind(new, below.old, status, before)
         except BaseException:
-            _close(_Frame(path, iter(()), False, False, new, old))
+            _close(below)
             raise
         if kind is not None:
             yield Found(kind, path, status)
-        if self._only is None or old is None or path in self._only:
-            yield from self._push(path, new, old, frame.replaced)
+        if self._only is None or below.old is None or path in self._only:
+            yield from self._push(below)
         else:
-            _close(_Frame(path, iter(()), False, False, new, old))
+            _close(below)
+
+    def _touched(self, directory: os.stat_result) -> bool:
+        return self._comparison is not None and self._comparison.touched(directory)
+
+    def _is_same(
+        self,
+        frame: _Frame,
+        old: int,
+        name: bytes,
+        status: os.stat_result,
+        before: os.stat_result,
+    ) -> bool:
+        if self._comparison is None:
+            return False
+        new, _ = self._open(frame)
+        return self._comparison.same(new, old, name, status, before, touched=frame.touched)
 
     def _directory_kind(
         self, new: int, old: int | None, status: os.stat_result, before: os.stat_result | None

@@ -6,22 +6,39 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..model import ChangeKind
-from .changes import Found, Same, attributes_differ
+from .changes import Found, attributes_differ
 from .tree import READ_CHUNK, open_file, proc_path, read_xattrs, split
 
 
-def sameness(sealed_ns: int | None) -> Same:
-    """Return how to tell whether a file is the same in both trees.
+@dataclass(frozen=True, slots=True)
+class FullTrees:
+    """Compares two full trees by stat(2), xattrs and contents.
 
     *sealed_ns* is the time of the file system's clock when the new tree was made as a copy of
-    the other: a file whose status has not changed since cannot differ in what stat(2) does not
-    show. With None, contents and xattrs are always compared.
+    the other: the contents of a file whose status has not changed since are the copied ones,
+    and they are not read where no directory on the way to it has changed either. Its own status
+    is not enough: what lies in a directory that is renamed keeps it, and on xfs so do two names
+    that renameat2(2) exchanges; but each renaming shows in the directories that hold the names.
+    With None, contents and xattrs are always compared.
     """
 
+    sealed_ns: int | None
+
+    def touched(self, directory: os.stat_result) -> bool:
+        return self.sealed_ns is None or directory.st_ctime_ns >= self.sealed_ns
+
     def same(
-        new: int, old: int, name: bytes, status: os.stat_result, before: os.stat_result
+        self,
+        new: int,
+        old: int,
+        name: bytes,
+        status: os.stat_result,
+        before: os.stat_result,
+        *,
+        touched: bool,
     ) -> bool:
         if attributes_differ(status, before) or status.st_rdev != before.st_rdev:
             return False
@@ -31,11 +48,9 @@ def sameness(sealed_ns: int | None) -> Same:
             return _same_special(new, old, name, status)
         if status.st_size != before.st_size:
             return False
-        if sealed_ns is not None and status.st_ctime_ns < sealed_ns:
+        if not touched and self.sealed_ns is not None and status.st_ctime_ns < self.sealed_ns:
             return True
         return _same_file(new, old, name)
-
-    return same
 
 
 def _same_special(new: int, old: int, name: bytes, status: os.stat_result) -> bool:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ..model import Change, ChangeKind, Usage
 from .changes import ChangeWalk, Found
-from .compare import names_by_directory, sameness, with_links
+from .compare import FullTrees, names_by_directory, with_links
 from .pack import Packer
 from .recipe_format import RecipeWriter
 from .tarwriter import Packed as Packed
@@ -122,7 +122,7 @@ def _comparison(
     parent: int | None, child: int, sealed_ns: int | None, candidates: Iterable[Change] | None
 ) -> Iterator[Found] | list[Found]:
     only = None if candidates is None else names_by_directory(change.path for change in candidates)
-    walk = ChangeWalk(child, parent, NoMarks(), same=sameness(sealed_ns), only=only)
+    walk = ChangeWalk(child, parent, NoMarks(), comparison=FullTrees(sealed_ns), only=only)
     return iter(walk) if parent is None else with_links(walk)
 
 
