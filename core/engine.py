@@ -17,7 +17,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -27,7 +26,7 @@ from .config import Config
 from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
 from .explain import DriverReport, report
 from .handle import FirewallHandle, NetworkHandle, StorageHandle
-from .model import Change, NetworkContext, NetworkProbe, StorageProbe
+from .model import Change, NetworkContext, NetworkProbe, SnapshotInfo, StorageProbe
 from .registry import Registry
 from .select import Request, Selection, select_storage
 from .store.layout import RootLayout
@@ -87,24 +86,34 @@ class Engine:
         self._lock = RLock()  # one at a time makes the parts below
         # Apart from it: a thread of the layer store opens drivers while we make the layer store.
         self._handles_lock = RLock()
+        self._selection: Selection | None = None
+        self._layers: LayerStore | None = None
+        self._images: Images | None = None
+        self._networks: Networks | None = None
+        self._containers: Containers | None = None
         self._storage: dict[str, StorageHandle] = {}
         self._network: dict[str, NetworkHandle] = {}
 
     # --- drivers -----------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def selection(self) -> Selection:
         """The root's default storage driver and why; decided and recorded at first use.
 
         Raises: as :func:`stowage.select.select_storage`.
         """
         with self._lock:
-            chosen = select_storage(self._request(), self.registry, self.storage_probe)
-            if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
-                self.metastore.change(_DEFAULT_DRIVER, chosen.name)
-            if chosen.warning:
-                logger.warning("%s", chosen.warning)
-            return chosen
+            if self._selection is None:
+                self._selection = self._select()
+            return self._selection
+
+    def _select(self) -> Selection:
+        chosen = select_storage(self._request(), self.registry, self.storage_probe)
+        if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
+            self.metastore.change(_DEFAULT_DRIVER, chosen.name)
+        if chosen.warning:
+            logger.warning("%s", chosen.warning)
+        return chosen
 
     def _request(self) -> Request:
         explicit = self.config.storage_driver
@@ -129,7 +138,8 @@ class Engine:
         request = Request(explicit=name, origin="set as this root's default")
         chosen = select_storage(request, self.registry, self.storage_probe)
         self.metastore.change(_DEFAULT_DRIVER, chosen.name)
-        self.__dict__.pop("selection", None)
+        with self._lock:
+            self._selection = chosen
         return chosen
 
     def storage(self, name: str | None = None) -> StorageHandle:
@@ -233,43 +243,59 @@ class Engine:
 
     # --- what a root holds -------------------------------------------------------------------
 
-    @cached_property
+    @property
     def layers(self) -> LayerStore:
-        """The layer store, on all drivers of the root."""
+        """The layer store, on all drivers of the root; opening it recovers what a kill left."""
         from .layers.store import LayerStore
 
         with self._lock:
-            return LayerStore(
-                self.layout,
-                self.metastore,
-                self.storage,
-                self.selection.name,
-                sync="none" if self.config.sync == "none" else "filesystem",
-            )
+            if self._layers is None:
+                self._layers = LayerStore(
+                    self.layout,
+                    self.metastore,
+                    self.storage,
+                    self.selection.name,
+                    sync="none" if self.config.sync == "none" else "filesystem",
+                    in_use=self._user_of,
+                )
+            return self._layers
 
-    @cached_property
+    def _user_of(self, snapshot: SnapshotInfo) -> str | None:
+        """Say which container runs on a snapshot, whether or not anybody asked for containers."""
+        from .containers.contents import in_use
+        from .containers.context import Context
+
+        return in_use(Context(self), snapshot)
+
+    @property
     def images(self) -> Images:
         """The images."""
         from .images.service import Images
 
         with self._lock:
-            return Images(self.metastore, self.layers, self.layout)
+            if self._images is None:
+                self._images = Images(self.metastore, self.layers, self.layout)
+            return self._images
 
-    @cached_property
+    @property
     def networks(self) -> Networks:
         """The networks."""
         from .net.networks import Networks
 
         with self._lock:
-            return Networks(self.metastore, self.network)
+            if self._networks is None:
+                self._networks = Networks(self.metastore, self.network)
+            return self._networks
 
-    @cached_property
+    @property
     def containers(self) -> Containers:
-        """The containers."""
+        """The containers; opening them settles those whose monitor or caller was killed."""
         from .containers.service import Containers
 
         with self._lock:
-            return Containers(self)
+            if self._containers is None:
+                self._containers = Containers(self)
+            return self._containers
 
     # --- containers from Python --------------------------------------------------------------
 
@@ -392,7 +418,7 @@ class Engine:
 
     def close(self) -> None:
         """Give up handles, leases and connections; what runs goes on running. Idempotent."""
-        layers: LayerStore | None = self.__dict__.get("layers")
+        layers = self._layers
         if layers is not None:
             layers.close()  # not under our lock: its reaper may be asking for a handle
         with self._handles_lock:

@@ -157,6 +157,16 @@ _CLASS_BY_ERRNO: dict[int, type[StowageError]] = {
     _errno.EPERM: PermissionDenied,
     _errno.EACCES: PermissionDenied,
     _errno.EBUSY: FailedPrecondition,
+    _errno.EROFS: FailedPrecondition,
+    _errno.ESTALE: FailedPrecondition,
+    _errno.ENOENT: FailedPrecondition,
+    _errno.ENOTDIR: FailedPrecondition,
+    _errno.EISDIR: FailedPrecondition,
+    _errno.EEXIST: FailedPrecondition,
+    _errno.ENOTEMPTY: FailedPrecondition,
+    _errno.EINVAL: InvalidArgument,
+    _errno.ENAMETOOLONG: InvalidArgument,
+    _errno.EIO: DataLoss,
     _errno.ENOSYS: NotSupported,
     _errno.EOPNOTSUPP: NotSupported,
     _errno.EMFILE: Unavailable,
@@ -169,7 +179,7 @@ def from_os_error(error: OSError, brief: str, *, resolution: str | None = None) 
     """Return the StowageError that an OSError means; raise it ``from`` the original.
 
     The class is chosen by errno (ENOSPC and EDQUOT become NoSpace, EPERM and EACCES
-    PermissionDenied, …); an errno that means nothing special becomes Unavailable.
+    PermissionDenied, EIO DataLoss, …); an errno that means nothing special becomes Unavailable.
     """
     number = error.errno or 0
     details = f"{os.strerror(number)} (errno {number})" if number else str(error)

@@ -29,7 +29,7 @@ from hypothesis import settings
 from stowage.testing.abilities import known, missing
 from stowage.testing.disks import loop_mounted
 from stowage.testing.lab import Lab, enter_lab
-from stowage.testing.leaks import leaked, picture
+from stowage.testing.leaks import leaked, picture, remember_roots
 
 LAB = pytest.StashKey[Lab]()
 
@@ -157,7 +157,7 @@ class _Disks:
     """One loop-mounted file system of each kind per session, made when first asked for."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+        self.lab = lab
         self._stack = ExitStack()
         self._roots: dict[str, Path] = {}
         self._made = 0
@@ -175,12 +175,12 @@ class _Disks:
         return made
 
     def _mount(self, kind: str) -> Path:
-        base = self._lab.directory / "disks"
+        base = self.lab.directory / "disks"
         base.mkdir(exist_ok=True)
         if kind == "tmpfs":
             return base
         root = self._stack.enter_context(loop_mounted(kind, base, size_bytes=1 << 30))
-        self._lab.kept.add(str(root))
+        self.lab.kept.add(str(root))
         return root
 
     def close(self) -> None:
@@ -197,6 +197,7 @@ def _disks(lab: Lab) -> Iterator[_Disks]:
 def _on(disks: _Disks, kind: str) -> Iterator[Path]:
     made = disks.directory(kind)
     yield made
+    remember_roots(disks.lab, made)
     shutil.rmtree(made, ignore_errors=True)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from stowage.linux.cgroups import Cgroup
 from stowage.linux.mount import syscall_mount, unmount
+from stowage.store.metastore import Metastore
 from stowage.testing.abilities import known, missing
 from stowage.testing.lab import Lab
-from stowage.testing.leaks import leaked, picture
+from stowage.testing.leaks import leaked, picture, remember_roots
 
 pytest_plugins = ["pytester"]
 
@@ -143,3 +146,23 @@ def test_a_skip_without_an_accepted_reason_fails_where_containers_run(
 
     result.assert_outcomes(failed=1, skipped=2)
     result.stdout.fnmatch_lines(["*may not skip on this machine (Skipped: later)*"])
+
+
+@pytest.mark.requires("cgroups")
+def test_a_cgroup_left_behind_is_noticed_though_its_root_is_gone(shm_dir: Path, lab: Lab) -> None:
+    root = shm_dir / "data"
+    root.mkdir()
+    metastore = Metastore(root / "metadata.db")
+    left_behind = Cgroup(f"/stowage/{metastore.root_id}/left")
+    metastore.close()
+    remember_roots(lab, shm_dir)
+    shutil.rmtree(root)
+    before = picture(lab)
+    left_behind.make()
+    try:
+        left = leaked(before, picture(lab))
+    finally:
+        left_behind.remove()
+
+    assert {line.split(": ")[0] for line in left} == {"cgroup"}
+    assert leaked(before, picture(lab)) == []

@@ -33,9 +33,6 @@ class Containers:
 
     def __init__(self, root: Root, *, exit_command: Sequence[str] | None = None) -> None:
         self._context = Context(root, exit_command)
-        from .contents import in_use
-
-        root.layers.in_use = lambda snapshot: in_use(self._context, snapshot)
         self.recover()
 
     # --- looking -----------------------------------------------------------------------------

@@ -55,6 +55,7 @@ class LayerStore:
     Args:
         open_storage: returns the open handle of a driver; the same one for each name.
         sync: ``"filesystem"`` writes a layer to the disk before it is published.
+        in_use: says whether a container runs on a snapshot, as a text for messages.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class LayerStore:
         default_driver: str,
         *,
         sync: Literal["none", "filesystem"] = "filesystem",
+        in_use: Callable[[SnapshotInfo], str | None] | None = None,
     ) -> None:
         self.default_driver = default_driver
         layout.create()
         self._context = StoreContext(layout, metastore, open_storage, sync=sync == "filesystem")
+        self._context.in_use = in_use
         self._mounts = MountPoints(self._context)
         self._context.mount_users = self._mounts.users
         metastore.ballast.ensure()
@@ -76,16 +79,6 @@ class LayerStore:
 
     def _open(self) -> Lease:
         return open_root(self._context, self._mounts)
-
-    @property
-    def in_use(self) -> Callable[[SnapshotInfo], str | None] | None:
-        """Says whether a container runs on a snapshot, as a text for messages; set by
-        whoever runs containers."""
-        return self._context.in_use
-
-    @in_use.setter
-    def in_use(self, check: Callable[[SnapshotInfo], str | None] | None) -> None:
-        self._context.in_use = check
 
     # --- containerd's verbs --------------------------------------------------------------------
 

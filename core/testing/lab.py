@@ -37,6 +37,8 @@ class Lab:
     reason: str | None
     kept: set[str] = field(default_factory=set)
     """What session-scoped fixtures hold on purpose (paths of mounts), no leaks."""
+    roots: set[str] = field(default_factory=set)
+    """Ids of roots whose directories are gone already; their cgroups are looked at all the same."""
 
     @property
     def isolated(self) -> bool:

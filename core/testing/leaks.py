@@ -116,8 +116,13 @@ def _descriptors(lab: Lab) -> Iterator[str]:
             yield f"{name} → {target}"
 
 
+def remember_roots(lab: Lab, directory: Path) -> None:
+    """Note the roots in *directory*, which is about to be removed, for the next picture."""
+    lab.roots.update(_root_ids(directory))
+
+
 def _cgroups(lab: Lab) -> Iterator[str]:
-    for root_id in _root_ids(lab.directory):
+    for root_id in lab.roots.union(_root_ids(lab.directory)):
         for hierarchy in (_CGROUPS, *_CGROUPS.glob("*/")):
             if (left := hierarchy / "stowage" / root_id).is_dir():
                 yield str(left)
@@ -139,9 +144,12 @@ def _root_ids(directory: Path) -> Iterator[str]:
 
 
 def _databases(directory: Path, depth: int) -> Iterator[Path]:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.name == "metadata.db" and entry.is_file(follow_symlinks=False):
-                yield Path(entry.path)
-            elif depth and entry.is_dir(follow_symlinks=False) and entry.name != "storage":
-                yield from _databases(Path(entry.path), depth - 1)
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:  # gone meanwhile, or closed to a plain user
+        return
+    for entry in entries:
+        if entry.name == "metadata.db" and entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+        elif depth and entry.is_dir(follow_symlinks=False) and entry.name != "storage":
+            yield from _databases(Path(entry.path), depth - 1)

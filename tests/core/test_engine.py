@@ -6,9 +6,11 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 
+from stowage.containers.model import ContainerSpec
 from stowage.engine import Engine
 from stowage.errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
 from stowage.images.bootstrap import busybox
@@ -132,3 +134,40 @@ def test_the_default_driver_can_be_changed_by_the_command_for_it(engine: Engine)
 def test_an_unknown_image_is_not_found(engine: Engine) -> None:
     with pytest.raises(NotFound, match="nosuch"):
         engine.run("nosuch", ["true"], network="none")
+
+
+def test_threads_that_open_different_parts_at_once_do_not_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    """Each part needs others; whatever the order, nobody holds what another one wants."""
+    parts = ["layers", "images", "containers", "networks", "selection"]
+    for number in range(20):
+        with Engine(tmp_path / str(number)) as engine:
+            barrier = Barrier(len(parts))
+
+            def use(part: str, engine: Engine = engine, barrier: Barrier = barrier) -> None:
+                barrier.wait()
+                getattr(engine, part)
+
+            threads = [Thread(target=use, args=(part,), daemon=True) for part in parts]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+
+            assert not any(thread.is_alive() for thread in threads)
+
+
+def test_the_root_of_a_running_container_is_in_use_for_an_engine_that_saw_no_container(
+    engine: Engine,
+) -> None:
+    spec = ContainerSpec(image="busybox", command=("sleep", "60"), network="none")
+    record = engine.containers.create(spec)
+    engine.containers.start(record.id)
+
+    with (
+        Engine(engine.layout.data_root.parent) as other,
+        pytest.raises(FailedPrecondition, match="in use"),
+    ):
+        other.layers.remove(record.snapshot, driver=record.driver)
+    assert engine.exec(record.id, ["true"]).exit_code == 0

@@ -7,12 +7,17 @@ import errno
 import pytest
 
 from stowage.cli.errors import describe
-from stowage.errors import NoSpace, PermissionDenied, Unavailable, from_os_error
+from stowage.errors import DataLoss, NoSpace, PermissionDenied, Unavailable, from_os_error
 
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(errno.ENOSPC, NoSpace), (errno.EACCES, PermissionDenied), (errno.EIO, Unavailable)],
+    [
+        (errno.ENOSPC, NoSpace),
+        (errno.EACCES, PermissionDenied),
+        (errno.EIO, DataLoss),
+        (errno.EAGAIN, Unavailable),
+    ],
 )
 def test_the_class_follows_errno(number: int, kind: type[Exception]) -> None:
     assert type(from_os_error(OSError(number, "x"), "it failed")) is kind

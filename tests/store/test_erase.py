@@ -13,6 +13,7 @@ from stowage.linux.mount import syscall_mount, unmount
 from stowage.store.erase import Stopped, erase_path
 
 
+@pytest.mark.requires("root")
 def test_all_kinds_of_files_go(shm_dir: Path) -> None:
     top = shm_dir / "top"
     (top / "a" / "b").mkdir(parents=True)

@@ -105,7 +105,7 @@ def test_readers_of_a_committed_snapshot_share_it(layers: LayerStore) -> None:
 
 def test_a_containers_use_is_named(layers: LayerStore) -> None:
     layers.prepare("work")
-    layers.in_use = lambda info: f"container {info.name} runs"
+    layers._context.in_use = lambda info: f"container {info.name} runs"
 
     for act in (
         lambda: layers.remove("work"),
@@ -115,7 +115,7 @@ def test_a_containers_use_is_named(layers: LayerStore) -> None:
         with pytest.raises(Busy, match="container work runs"):
             act()
 
-    layers.in_use = lambda info: None
+    layers._context.in_use = lambda info: None
     layers.remove("work")
 
 
