@@ -11,20 +11,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .containers.model import ContainerSpec as ContainerSpec
+    from .containers.running import RunResult as RunResult
     from .effects import effect as effect
     from .effects import effectful as effectful
     from .engine import Engine as Engine
+    from .errors import AlreadyExists as AlreadyExists
     from .errors import Busy as Busy
+    from .errors import CommandFailed as CommandFailed
     from .errors import DataLoss as DataLoss
+    from .errors import DriverFailed as DriverFailed
     from .errors import FailedPrecondition as FailedPrecondition
+    from .errors import InvalidArchive as InvalidArchive
     from .errors import InvalidArgument as InvalidArgument
     from .errors import NoSpace as NoSpace
     from .errors import NotFound as NotFound
     from .errors import NotSupported as NotSupported
     from .errors import PermissionDenied as PermissionDenied
     from .errors import StowageError as StowageError
+    from .errors import Unavailable as Unavailable
     from .hookspecs import hookimpl as hookimpl
     from .model import API_VERSION as API_VERSION
+    from .model import Change as Change
+    from .model import ChangeKind as ChangeKind
     from .model import DirectoryOption as DirectoryOption
     from .model import Finding as Finding
     from .model import Kind as Kind
@@ -44,15 +53,22 @@ if TYPE_CHECKING:
 
 _MODULE_BY_NAME = {
     "API_VERSION": ".model",
+    "AlreadyExists": ".errors",
     "BooleanType": ".options",
     "Busy": ".errors",
+    "Change": ".model",
+    "ChangeKind": ".model",
     "ChoiceType": ".options",
+    "CommandFailed": ".errors",
+    "ContainerSpec": ".containers.model",
     "DataLoss": ".errors",
     "DirectoryOption": ".model",
+    "DriverFailed": ".errors",
     "Engine": ".engine",
     "FailedPrecondition": ".errors",
     "Finding": ".model",
     "IntegerType": ".options",
+    "InvalidArchive": ".errors",
     "InvalidArgument": ".errors",
     "Kind": ".model",
     "LayerTree": ".model",
@@ -63,11 +79,13 @@ _MODULE_BY_NAME = {
     "Option": ".options",
     "Options": ".options",
     "PermissionDenied": ".errors",
+    "RunResult": ".containers.running",
     "SizeType": ".options",
     "StorageCapabilities": ".model",
     "StorageProbe": ".model",
     "StowageError": ".errors",
     "TextType": ".options",
+    "Unavailable": ".errors",
     "Usage": ".model",
     "WhiteoutForm": ".model",
     "effect": ".effects",
@@ -77,15 +95,22 @@ _MODULE_BY_NAME = {
 
 __all__ = [
     "API_VERSION",
+    "AlreadyExists",
     "BooleanType",
     "Busy",
+    "Change",
+    "ChangeKind",
     "ChoiceType",
+    "CommandFailed",
+    "ContainerSpec",
     "DataLoss",
     "DirectoryOption",
+    "DriverFailed",
     "Engine",
     "FailedPrecondition",
     "Finding",
     "IntegerType",
+    "InvalidArchive",
     "InvalidArgument",
     "Kind",
     "LayerTree",
@@ -96,11 +121,13 @@ __all__ = [
     "Option",
     "Options",
     "PermissionDenied",
+    "RunResult",
     "SizeType",
     "StorageCapabilities",
     "StorageProbe",
     "StowageError",
     "TextType",
+    "Unavailable",
     "Usage",
     "WhiteoutForm",
     "effect",

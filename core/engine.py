@@ -17,12 +17,14 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from .config import Config
+from .containers.asked import Asked, specification, words
 from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
 from .explain import DriverReport, report
 from .handle import FirewallHandle, NetworkHandle, StorageHandle
@@ -33,6 +35,7 @@ from .store.layout import RootLayout
 from .store.metastore import Metastore
 
 if TYPE_CHECKING:
+    from .containers.model import ContainerRecord
     from .containers.running import RunResult
     from .containers.service import Containers
     from .containers.streams import Collected
@@ -91,6 +94,7 @@ class Engine:
         self._images: Images | None = None
         self._networks: Networks | None = None
         self._containers: Containers | None = None
+        self._firewall: FirewallHandle | None = None
         self._storage: dict[str, StorageHandle] = {}
         self._network: dict[str, NetworkHandle] = {}
 
@@ -107,8 +111,12 @@ class Engine:
                 self._selection = self._select()
             return self._selection
 
+    def decide(self) -> Selection:
+        """Return what :attr:`selection` is or would be; records nothing."""
+        return self._selection or select_storage(self._request(), self.registry, self.storage_probe)
+
     def _select(self) -> Selection:
-        chosen = select_storage(self._request(), self.registry, self.storage_probe)
+        chosen = self.decide()
         if self.metastore.setting(_DEFAULT_DRIVER) != chosen.name:
             self.metastore.change(_DEFAULT_DRIVER, chosen.name)
         if chosen.warning:
@@ -176,7 +184,7 @@ class Engine:
             firewall=lambda: self.firewall,
         )
 
-    @cached_property
+    @property
     def firewall(self) -> FirewallHandle:
         """The root's firewall backend: as configured, else as recorded, else by probe.
 
@@ -185,10 +193,12 @@ class Engine:
             NotSupported: if none works here.
         """
         with self._lock:
-            name = self._firewall_name()
-            if self.metastore.setting(_FIREWALL) != name:
-                self.metastore.change(_FIREWALL, name)
-            return self.registry.firewall(name, self._network_context())
+            if self._firewall is None:
+                name = self._firewall_name()
+                if self.metastore.setting(_FIREWALL) != name:
+                    self.metastore.change(_FIREWALL, name)
+                self._firewall = self.registry.firewall(name, self._network_context())
+            return self._firewall
 
     def _firewall_name(self) -> str:
         recorded = self.metastore.setting(_FIREWALL)
@@ -299,59 +309,63 @@ class Engine:
 
     # --- containers from Python --------------------------------------------------------------
 
+    def create(
+        self, image: str, command: Sequence[str] = (), **asked: Unpack[Asked]
+    ) -> ContainerRecord:
+        """Make a container that does not run yet; see :class:`Asked` for what can be asked.
+
+        Raises:
+            NotFound: if the image or the network does not exist.
+            AlreadyExists: if the name is taken.
+        """
+        return self.containers.create(specification(image, command, asked))
+
+    def start(self, container: str) -> ContainerRecord:
+        """Start a container under a monitor: it outlives this process, and has a log.
+
+        Raises:
+            NotFound: if there is no such container.
+            CommandFailed: if its command cannot be started.
+        """
+        return self.containers.start(container)
+
+    def stop(self, container: str, timeout_seconds: float | None = None) -> None:
+        """Ask a container to end, and kill it after the time-out (default: its own, or 10 s)."""
+        self.containers.stop(container, timeout_seconds)
+
+    def wait(self, container: str, timeout_seconds: float | None = None) -> int:
+        """Wait until a container has ended; returns its exit code."""
+        return self.containers.wait(container, timeout_seconds)
+
+    def remove(self, container: str, *, force: bool = False) -> None:
+        """Remove a container, with *force* a running one as well."""
+        self.containers.remove(container, force=force)
+
     def run(
         self,
         image: str,
         command: Sequence[str] = (),
         *,
-        name: str | None = None,
-        entrypoint: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        working_dir: str = "",
-        user: str = "",
-        hostname: str = "",
-        volumes: Sequence[str] = (),
-        network: str | None = None,
         input: bytes = b"",
         timeout_seconds: float | None = None,
-        storage_driver: str | None = None,
-        storage_options: Sequence[str] = (),
-        rootfs: str | os.PathLike[str] | None = None,
         remove: bool = True,
         check: bool = False,
+        **asked: Unpack[Asked],
     ) -> RunResult:
         """Run a command in a new container, wait for its end and return what it wrote.
 
         The runtime is started by this very process, with no monitor between: the container dies
-        with it. *volumes* are ``host:container[:ro]``; *input* is its standard input; after
-        *timeout_seconds* it is killed (exit code 137). With *rootfs* a directory of the host is
-        used copy-on-write in place of an image (pass ``""`` for that). The container is removed
-        afterwards unless *remove* is false; with *check* a non-zero exit code raises.
+        with it. *input* is its standard input; after *timeout_seconds* it is killed (exit code
+        137). The container is removed afterwards unless *remove* is false; with *check* a
+        non-zero exit code raises. See :class:`Asked` for what else can be asked.
 
         Raises:
             NotFound: if the image or the network does not exist.
             CommandFailed: if the command cannot be started (126, 127), or with *check*.
         """
-        from .containers.model import ContainerSpec
         from .containers.streams import Streams
-        from .containers.volumes import parse_bind
 
-        spec = ContainerSpec(
-            image=image,
-            command=tuple(command),
-            name=name,
-            entrypoint=None if entrypoint is None else tuple(entrypoint),
-            env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
-            working_dir=working_dir,
-            user=user,
-            hostname=hostname,
-            binds=tuple(parse_bind(volume) for volume in volumes),
-            network=network,
-            storage_driver=storage_driver,
-            storage_options=tuple(storage_options),
-            rootfs=None if rootfs is None else Path(rootfs),
-            auto_remove=remove,
-        )
+        spec = replace(specification(image, command, asked), auto_remove=remove)
         result = self.containers.run(spec, Streams(stdin=input), timeout_seconds=timeout_seconds)
         if check and result.exit_code:
             raise CommandFailed(
@@ -383,7 +397,7 @@ class Engine:
         from .containers.streams import Streams
 
         spec = ExecSpec(
-            command=tuple(command),
+            command=words(command),
             env=tuple(f"{key}={value}" for key, value in (env or {}).items()),
             working_dir=working_dir,
             user=user,
@@ -424,8 +438,9 @@ class Engine:
         with self._handles_lock:
             for handle in (*self._storage.values(), *self._network.values()):
                 handle.close()
-            if "firewall" in self.__dict__:
-                self.firewall.close()
+            if self._firewall is not None:
+                self._firewall.close()
+                self._firewall = None
             self._storage.clear()
             self._network.clear()
             self.metastore.close()

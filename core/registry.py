@@ -64,10 +64,17 @@ class Registry:
         """
         driver_class, owner = self.driver_class("storage", name)
         canonical = str(cast(Any, driver_class).name)
-        given = own_options(options, {name, canonical})
+        given = own_options(options, *self._names_and_others(canonical))
         parsed = parse_options(canonical, self.declared_options("storage", name), given)
         driver = self._construct("storage", name, owner, root, parsed, logger)
         return StorageHandle(driver, owner, self._observers)
+
+    def _names_and_others(self, canonical: str) -> tuple[set[str], set[str]]:
+        """Return a storage driver's own names, aliases among them, and those of all others."""
+        plugins = self.plugins("storage")
+        values = {plugin.value for plugin in plugins if plugin.name == canonical}
+        names = {plugin.name for plugin in plugins if plugin.value in values} | {canonical}
+        return names, {plugin.name for plugin in plugins} - names
 
     def network(
         self,
@@ -126,18 +133,19 @@ class Registry:
             effects.observe(around)
 
 
-def own_options(options: Iterable[str], names: set[str]) -> list[str]:
-    """Return the options meant for a driver: without a prefix, or with one of its *names*.
+def own_options(options: Iterable[str], names: set[str], others: set[str]) -> list[str]:
+    """Return the options meant for a driver called *names*: all but those of *others*.
 
-    ``storage-opts`` serves every driver of a root, as Docker writes it: ``overlay.index=off``.
+    ``storage-opts`` serves every driver of a root, as Docker writes it: ``overlay2.index=off``.
+    A prefix that names no driver stays, for the driver to know or to refuse.
     """
     own = []
     for option in options:
-        prefix, dot, rest = option.partition(".")
-        if not dot or "=" in prefix:
+        prefix, _, rest = option.partition("=")[0].partition(".")
+        if rest and prefix in names:
+            own.append(option.partition(".")[2])
+        elif not rest or prefix not in others:
             own.append(option)
-        elif prefix in names:
-            own.append(rest)
     return own
 
 

@@ -99,7 +99,7 @@ def _explain(context: Context, parsed: Parsed) -> None:
 def _choice(context: Context) -> str:
     """Say which storage driver the root uses and by which rule, or why it can use none."""
     try:
-        selection = context.engine.selection
+        selection = context.engine.decide()
     except StowageError as error:
         return f"No storage driver is used: {error}"
     lines = [f"The storage driver of this root is {selection.name}: {selection.rule}."]
@@ -114,6 +114,11 @@ def _explained(report: DriverReport) -> str:
     for finding in report.findings:
         lines.append(f"  lacks   {finding.reason}")
         lines += [f"  remedy  {finding.remedy}"] if finding.remedy else []
+    if report.family == "storage" and report.works and not report.chosen:
+        last = ", a last resort" if report.priority <= 0 else ""
+        lines.append(
+            f"  note    priority {report.priority}{last}: the highest that works is chosen"
+        )
     lines += [f"  note    {note}" for note in report.notes]
     lines += [f"  can     {', '.join(report.abilities)}"] if report.abilities else []
     return "\n".join(lines)

@@ -12,7 +12,13 @@ import pytest
 
 from stowage.containers.model import ContainerSpec
 from stowage.engine import Engine
-from stowage.errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
+from stowage.errors import (
+    CommandFailed,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+)
 from stowage.images.bootstrap import busybox
 from stowage.images.rows import Image
 
@@ -171,3 +177,26 @@ def test_the_root_of_a_running_container_is_in_use_for_an_engine_that_saw_no_con
     ):
         other.layers.remove(record.snapshot, driver=record.driver)
     assert engine.exec(record.id, ["true"]).exit_code == 0
+
+
+def test_a_command_that_is_one_string_is_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidArgument, match="one string"):
+        engine.run("busybox", "echo hi", network="none")
+
+
+def test_a_container_can_be_started_looked_into_and_stopped_from_python(engine: Engine) -> None:
+    engine.create("busybox", ["sleep", "60"], name="web", network="none", labels={"a": "b"})
+    engine.start("web")
+
+    assert engine.exec("web", ["hostname"]).exit_code == 0
+
+    engine.stop("web", 0)
+    assert engine.wait("web") == 137
+    engine.remove("web")
+    assert engine.containers.list() == []
+
+
+def test_deciding_on_a_driver_records_nothing(tmp_path: Path) -> None:
+    with Engine(tmp_path) as engine:
+        assert engine.decide() == engine.decide()
+        assert "first that works" in engine.decide().rule

@@ -1,0 +1,73 @@
+"""What Python users can ask of a new container, as keyword arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from ..errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from .model import ContainerSpec
+
+
+class Asked(TypedDict, total=False):
+    """Keyword arguments of :meth:`Engine.run` and :meth:`Engine.create`; all may be left out.
+
+    *volumes* are ``host:container[:ro]``. *network* is a name, ``"host"`` or ``"none"``. *user* is
+    ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
+    of an image (pass ``""`` for that).
+    """
+
+    name: str | None
+    entrypoint: Sequence[str] | None
+    env: Mapping[str, str] | None
+    working_dir: str
+    user: str
+    hostname: str
+    volumes: Sequence[str]
+    network: str | None
+    labels: Mapping[str, str]
+    storage_driver: str | None
+    storage_options: Sequence[str]
+    rootfs: str | os.PathLike[str] | None
+
+
+def specification(image: str, command: Sequence[str], asked: Asked) -> ContainerSpec:
+    """Return the specification of a container that was asked for.
+
+    Raises:
+        InvalidArgument: for a command that is one string, or a wrong volume.
+    """
+    from .model import ContainerSpec
+    from .volumes import parse_bind
+
+    entrypoint, rootfs = asked.get("entrypoint"), asked.get("rootfs")
+    return ContainerSpec(
+        image=image,
+        command=words(command),
+        name=asked.get("name"),
+        entrypoint=None if entrypoint is None else words(entrypoint),
+        env=tuple(f"{key}={value}" for key, value in (asked.get("env") or {}).items()),
+        working_dir=asked.get("working_dir", ""),
+        user=asked.get("user", ""),
+        hostname=asked.get("hostname", ""),
+        binds=tuple(parse_bind(volume) for volume in asked.get("volumes", ())),
+        network=asked.get("network"),
+        labels=dict(asked.get("labels", {})),
+        storage_driver=asked.get("storage_driver"),
+        storage_options=tuple(asked.get("storage_options", ())),
+        rootfs=None if rootfs is None else Path(rootfs),
+    )
+
+
+def words(command: Sequence[str]) -> tuple[str, ...]:
+    """Return a command as words; one string would be taken for its letters."""
+    if isinstance(command, str):
+        raise InvalidArgument(
+            f"the command {command!r} is one string, not a sequence of words",
+            resolution=f"write {command.split()!r}, or ['sh', '-c', {command!r}] for a shell",
+        )
+    return tuple(command)
