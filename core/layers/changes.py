@@ -205,7 +205,7 @@ class ChangeWalk:
             _close(below)
             raise
         if kind is not None:
-            yield Found(kind, path, status)
+            yield Found(kind, path, status, before=before)
         if self._only is None or below.old is None or path in self._only:
             yield from self._push(below)
         else:

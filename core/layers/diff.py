@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from ..model import Change, ChangeKind, Usage
 from .changes import ChangeWalk, Found
-from .compare import FullTrees, names_by_directory, with_links
+from .compare import ContentsOnly, FullTrees, names_by_directory, with_links
 from .pack import Packer
 from .recipe_format import RecipeWriter
 from .tarwriter import Packed as Packed
@@ -76,6 +77,22 @@ def pack_comparison(
     """
     found = _comparison(parent, child, sealed_ns, candidates)
     return _pack(child, found, out, recipe, "")
+
+
+def differing_contents(one: int, other: int) -> Iterator[bytes]:
+    """Yield where two full trees do not hold the same: names, types and contents.
+
+    Sockets of *one* are passed over, for no archive has them.
+    """
+    for found in ChangeWalk(one, other, NoMarks(), comparison=ContentsOnly()):
+        if found.kind is None or (found.status and stat.S_ISSOCK(found.status.st_mode)):
+            continue
+        if found.path and not (_is_directory(found.status) and _is_directory(found.before)):
+            yield found.path
+
+
+def _is_directory(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def tree_usage(tree: Tree) -> Usage:

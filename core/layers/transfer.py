@@ -11,10 +11,13 @@ from ..effects import effect
 from ..errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from ..model import Kind
 from . import contents, rows
+from .attach import attach
 from .building import Draft, begin, commit_draft, dropped_on_error
 from .context import StoreContext
+from .diff import differing_contents
 from .digests import chain_id
 from .rows import Row
+from .tree import shown
 from .unpack import UnpackLimits
 
 _IN_MEMORY_BYTES = 4 << 20
@@ -75,17 +78,36 @@ def bring(context: StoreContext, name: str, source: str, target: str) -> None:
     """Have the chain of the committed layer *name* on the driver *target* too.
 
     Each layer is taken out by its recipe and unpacked there; what is there already is kept.
+    In the end both drivers' trees are compared: a recipe does not tell of what it leaves out.
 
     Raises:
         NotFound: if *source* does not have it.
-        DataLoss: if a layer is not what was stored.
+        DataLoss: if a layer is not what was stored. Where only the trees differ, the one on
+            *target* is what was stored, and stays.
     """
     top = context.get(source, name)
     if top.kind is not Kind.COMMITTED:
         raise InvalidArgument(f"snapshot {name!r} is not committed")
     chain = [top, *rows.parents(context.metastore.read(), top.id)]
+    if _has(context, target, name):
+        return
     for row in reversed(chain):
         _bring_one(context, row, target)
+    _require_same(context, top, context.get(target, name))
+
+
+def _require_same(context: StoreContext, row: Row, brought: Row) -> None:
+    with (
+        attach(context, row, read_only=True) as one,
+        attach(context, brought, read_only=True) as other,
+    ):
+        path = next(differing_contents(one.root, other.root), None)
+    if path is not None:
+        raise DataLoss(
+            f"layer {row.name!r} is not what was stored",
+            details=f"{shown(path)} on {row.driver!r} is not what the archives of its chain give",
+            resolution=f"use it on {brought.driver!r}, or remove it and load its image again",
+        )
 
 
 def _bring_one(context: StoreContext, row: Row, target: str) -> None:

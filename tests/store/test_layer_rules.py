@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
-from stowage.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from stowage.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from stowage.layers.store import LayerStore
 from stowage.model import Change, ChangeKind, Kind
 
@@ -354,6 +356,37 @@ def test_bring_gives_another_driver_the_same_chain(
     layers.bring(top.name, "vfs", "overlay")
     assert len(list(layers.walk(driver="overlay"))) == 2
     assert layers.check(full=True) == []
+
+
+@pytest.mark.parametrize("how", ["changed", "added", "removed"])
+def test_bring_finds_what_no_recipe_tells_of(base: LayerStore, root: Path, how: str) -> None:
+    """The upper layer's archive does not hold the file; on vfs the tree does all the same."""
+    base.prepare("work", "base")
+    write(base, "work", "g")
+    name = base.commit("top", "work").name
+    [tree] = [path.parent for path in (root / "data").rglob("g") if path.is_file()]
+    if how == "changed":
+        (tree / "f").write_bytes(b"other")
+    elif how == "added":
+        (tree / "new").touch()
+    else:
+        (tree / "f").unlink()
+
+    with pytest.raises(DataLoss, match="/new" if how == "added" else "/f"):
+        base.bring(name, "vfs", "overlay")
+
+
+def test_bring_passes_over_sockets(base: LayerStore) -> None:
+    """No archive can hold one, and a container that ends leaves some."""
+    base.prepare("work", "base")
+    with base.attached("work") as root, socket.socket(socket.AF_UNIX) as listening:
+        os.mkdir("run", dir_fd=root)
+        listening.bind(f"/proc/self/fd/{root}/run/socket")
+    name = base.commit("top", "work").name
+
+    base.bring(name, "vfs", "overlay")
+
+    assert base.stat(name, driver="overlay").parent == "base"
 
 
 def test_diff_against_any_other_snapshot(
