@@ -127,8 +127,24 @@ def _mount(context: Context, parsed: Parsed) -> None:
 
 def _unmount(context: Context, parsed: Parsed) -> int:
     context.require_root()
-    layers = context.engine.layers
-    return context.each(parsed.arguments, lambda path: layers.unmount(Path(path).absolute()))
+    driver = parsed.text("driver")
+    return context.each(parsed.arguments, lambda name: _unmount_one(context.engine, name, driver))
+
+
+def _unmount_one(engine: Engine, name: str, driver: str | None) -> None:
+    """Unmount what is mounted at the path *name*, or else the snapshot of that name."""
+    try:
+        engine.layers.unmount(Path(name).absolute())
+        return
+    except NotFound as nothing_there:
+        try:
+            info = find_snapshot(engine, name, driver)
+        except NotFound:
+            raise nothing_there from None
+    place = engine.layers.mounted_at(info.name, driver=info.driver)
+    if place is None:
+        raise NotFound("mount", name, brief=f"{name} is not mounted by this root")
+    engine.layers.unmount(place)
 
 
 COMMANDS = {
@@ -138,5 +154,9 @@ COMMANDS = {
         _mount,
         (Flag("driver", "Storage driver that has the snapshot"),),
     ),
-    "layer unmount": Command("DIRECTORY [DIRECTORY...]", _unmount),
+    "layer unmount": Command(
+        "[OPTIONS] DIRECTORY|CONTAINER|SNAPSHOT [DIRECTORY|CONTAINER|SNAPSHOT...]",
+        _unmount,
+        (Flag("driver", "Storage driver that has the snapshot"),),
+    ),
 }

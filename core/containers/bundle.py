@@ -13,6 +13,7 @@
       attach  ctl                     conmon's socket and fifo
       exit/<cid>  oom                 written by conmon at the end
       runtime.log  conmon.log
+      ctr.log                         a link to the log
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class ContainerFiles:
     @property
     def log(self) -> Path:
         return self.kept / "ctr.log"
+
+    @property
+    def log_link(self) -> Path:
+        """Leads from the bundle to the log, by a name without the root's own characters."""
+        return self.bundle / "ctr.log"
 
     @property
     def rootfs(self) -> Path:
@@ -79,6 +85,7 @@ class ContainerFiles:
                 shutil.rmtree(self.bundle, ignore_errors=True)
                 self.bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.rootfs.mkdir()
+            self.log_link.symlink_to(self.log)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``; runtimes read it while they create."""

@@ -14,7 +14,7 @@ from ..store.locks import Lease, Locks
 from .bundle import ContainerFiles
 from .model import ContainerRecord
 from .rows import ContainerRows
-from .runtime import Runtime, find_runtime
+from .runtime import Runtime, find_program, find_runtime
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -137,6 +137,19 @@ class Context:
             configured = config.runtimes[configured].path
         return find_runtime(configured, self.running_directory / "runtime")
 
+    def require_programs(self, *, direct: bool) -> None:
+        """Refuse early what could not be started: the runtime, and what calls it, must be there.
+
+        Raises:
+            NotSupported: as :func:`find_runtime` and :func:`find_program`.
+        """
+        _ = self.default_runtime
+        if direct:
+            find_program("setpriv", "util-linux")
+        else:
+            find_program("conmon", "conmon")
+            find_program("nsenter", "util-linux")
+
     def runtime_of(self, record: ContainerRecord) -> Runtime:
         """Return the runtime that has created this container."""
         if not record.runtime.runtime:
@@ -149,7 +162,7 @@ class Context:
             return [*self._exit_command, container_id, run]
         layout = self.root.layout
         return [
-            sys.executable, "-m", "stowage",
+            sys.executable, "-P", "-m", "stowage",
             "--data-root", str(layout.data_root), "--exec-root", str(layout.exec_root),
             "container", "finish", container_id, run,
         ]  # fmt: skip

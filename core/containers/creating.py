@@ -32,7 +32,9 @@ def create(
         NotFound: unknown image, network or driver.
         AlreadyExists: if the name is taken.
         InvalidArgument: in Docker's words.
+        NotSupported: if a program that would run it is missing.
     """
+    context.require_programs(direct=facts.monitor == "direct")
     image, spec = _merged(context, spec)
     _check(spec)
     network = context.root.networks.resolve(spec.network)

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from ..errors import FailedPrecondition, NotFound
+from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux.process import ProcessIdentity, identity, send_signal, wait_gone
 from .context import Context
 from .creating import discard, parse_signal, remove_snapshot
@@ -87,10 +87,11 @@ def remove_ended(context: Context, record: ContainerRecord) -> None:
 
 
 def remove(context: Context, container_id: str, *, force: bool = False) -> None:
-    """Remove a container; with *force* it is killed first.
+    """Remove a container; with *force* it is killed first, and goes later if it is in use now.
 
     Raises:
         FailedPrecondition: in Docker's words, if it runs and *force* is not given.
+        Busy: if somebody still uses its snapshot; without *force* nothing has changed then.
     """
     with context.locked(container_id, "is removing it"):
         record = context.rows.find(container_id)
@@ -108,7 +109,12 @@ def remove(context: Context, container_id: str, *, force: bool = False) -> None:
                 exit_code=KILLED, finished_ns=time.time_ns(), monitor="",
             )  # fmt: skip
         clean_up(context, record)
-        remove_ended(context, record)
+        try:
+            remove_ended(context, record)
+        except Busy:
+            if not force:
+                context.rows.update(record)  # as it was: a refusal condemns nothing
+            raise
 
 
 def _running_refusal(record: ContainerRecord) -> str:

@@ -105,7 +105,8 @@ def _command(plan: MonitorPlan) -> list[str]:
         "--container-pidfile", str(files.pid_file),
         "--conmon-pidfile", str(files.monitor_pid_file),
         "--exit-dir", str(files.exit_directory),
-        "--log-path", f"k8s-file:{files.log}",
+        # relative to its working directory: conmon ends the path at a colon
+        "--log-path", f"k8s-file:{files.log_link.name}",
         "--no-sync-log",
         "--full-attach",
         "--runtime", find_program("nsenter", "util-linux"),
@@ -132,7 +133,7 @@ def _spawn(command: Sequence[str], plan: MonitorPlan, sync_pipe: int) -> int:
             stderr=log,
             pass_fds=(sync_pipe, *plan.inherited),
             env=helper_environment(_OCI_SYNCPIPE=str(sync_pipe)),
-            cwd="/",
+            cwd=plan.files.bundle,  # where it also writes that memory ran out (src/cgroup.c)
         )
         return process.wait()
 

@@ -39,9 +39,13 @@ class Runtime:
     def command(self, log: Path, verb: str, *arguments: str) -> list[str]:
         """Return the command line for a verb; errors go to *log* as JSON lines."""
         return [
-            self.path, "--root", str(self.root), "--log", str(log), "--log-format", "json",
-            verb, *arguments,
+            self.path, "--root", str(self.root), "--log", self._log_target(log),
+            "--log-format", "json", verb, *arguments,
         ]  # fmt: skip
+
+    def _log_target(self, log: Path) -> str:
+        """crun takes what stands before a colon for the kind of log; runc knows files only."""
+        return f"file:{log}" if self.name == "crun" else str(log)
 
     def start(self, container_id: str, log: Path) -> None:
         """Let a created container's process run.

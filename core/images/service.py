@@ -6,6 +6,7 @@ may be on several: :meth:`Images.ensure` brings it to the one that is asked for.
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .saving import ArchiveFormat, SavedImage
 
 __all__ = ["Image", "Images"]
+
+logger = logging.getLogger("stowage.images")
 
 _CHAIN = re.compile(r"sha256:[0-9a-f]{64}")
 _FORMATS = ("docker-archive", "oci-archive")
@@ -335,13 +338,9 @@ class Images:
         self,
         image: Image,
         driver: str,
-        *,
-        told: Callable[[str, str], None] | None = None,
     ) -> str | None:
-        """Return the top chainID of an image on *driver*, brought there once if need be.
-
-        *told* is called with both drivers' names before the chain is brought over. None is
-        returned for an image without layers.
+        """Return the top chainID of an image on *driver*, brought there once (and said so in
+        the log) if need be; None for an image without layers.
 
         Raises:
             DataLoss: if no driver holds its layers, or they are not what they were.
@@ -352,7 +351,15 @@ class Images:
         if driver not in drivers:
             source = self.driver_of(image)
             assert source is not None  # it has layers
-            if told is not None:
-                told(source, driver)
+            missing = [
+                name
+                for name in image.chain
+                if driver not in drivers_of(self._metastore.read(), name)
+            ]
+            logger.info(
+                "the image %s is on %s; copying %d layer%s of it to %s",
+                next(iter(image.tags), image.short_id),
+                source, len(missing), "" if len(missing) == 1 else "s", driver,
+            )  # fmt: skip
             self._layers.bring(image.top, source, driver)
         return image.top

@@ -99,6 +99,11 @@ class MountPoints:
             if not others:
                 lock.discard()
 
+    def place(self, row: Row) -> Path | None:
+        """Return where ``mount`` has mounted a snapshot to stay, or None."""
+        there = self._rows("snapshot_id = ? AND owner IS NULL", row.id)
+        return there[0].path if there else None
+
     def unmount(self, path: Path) -> None:
         """Unmount what ``mount`` mounted at *path*.
 

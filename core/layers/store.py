@@ -287,6 +287,10 @@ class LayerStore:
         where = None if path is None else require_absolute(path)
         return self._mounts.mount(self._get(key, driver), where, owned=False).path
 
+    def mounted_at(self, key: str, *, driver: str | None = None) -> Path | None:
+        """Return where a snapshot is mounted by ``mount``, or None."""
+        return self._mounts.place(self._get(key, driver))
+
     def unmount(self, path: Path) -> None:
         """Unmount what was mounted at *path*.
 

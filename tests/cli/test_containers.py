@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,7 @@ def test_a_snapshot_is_mounted_and_unmounted(stowage: Run, tmp_path: Path) -> No
     assert os.path.exists(f"{place}/bin/busybox")
     assert stowage("unmount", place).line == place
     assert not os.path.exists(f"{place}/bin/busybox")
+    assert "mo is not mounted by this root" in stowage("unmount", "mo").err
     assert "No such container or snapshot: nosuch" in stowage("mount", "nosuch").err
 
 
@@ -298,3 +300,77 @@ def test_a_user_who_is_not_root_is_told_so(cli_root: Path) -> None:
     assert done.returncode == 125
     assert "containers can be run by root only" in done.stderr
     assert "sudo" in done.stderr
+
+
+def test_a_refused_removal_changes_nothing(stowage: Run, tmp_path: Path) -> None:
+    """A mount keeps the container's snapshot: it starts afterwards, and stays."""
+    point = tmp_path / "point"
+    point.mkdir()
+    assert stowage(*RUN, "--name", "kept", "busybox", "true").code == 0
+    stowage("mount", "kept", str(point))
+    try:
+        before = stowage("inspect", "kept").out
+        refused = stowage("rm", "kept")
+        assert (refused.code, "mounted" in refused.err) == (1, True), refused.err
+        assert stowage("inspect", "kept").out == before
+    finally:
+        stowage("unmount", str(point))
+
+    assert stowage("start", "kept").line == "kept"
+    assert stowage("wait", "kept").line == "0"
+    assert stowage("ps", "-a", "--format", "{{.Names}}").line == "kept"
+
+
+def test_what_was_mounted_by_its_name_is_unmounted_by_it(stowage: Run, tmp_path: Path) -> None:
+    """A container's name or a layer's, wherever it was mounted; paths come first."""
+    stowage("create", "--network", "none", "--name", "mo", "busybox", "true")
+    layer = stowage("layers", "-q", "-f", "kind=committed", "-f", "driver=overlay").out.split()[0]
+    for name in ("mo", layer):
+        for where in ((), (str(tmp_path),)):
+            place = stowage("mount", "--driver", "overlay", name, *where).line
+            assert stowage("unmount", "--driver", "overlay", name).line == name
+            assert not os.path.exists(f"{place}/bin/busybox")
+    done = stowage("unmount", "nosuch")
+    assert (done.code, "nosuch is not mounted by this root" in done.err) == (1, True)
+
+
+@pytest.mark.parametrize("verb", [("run", "--rm"), ("run", "-d"), ("run",), ("create",)])
+def test_a_missing_runtime_is_found_before_anything_is_made(
+    stowage: Run, verb: tuple[str, ...]
+) -> None:
+    """125 and the reason; no container is left, whether it was to be removed or not."""
+    done = stowage("--default-runtime", "nosuch", *verb, "--network", "none", "busybox", "true")
+
+    assert done.code == 125
+    assert "the OCI runtime 'nosuch' (default-runtime) is not installed" in done.err
+    assert stowage("ps", "-aq").out == ""
+
+
+def test_a_missing_monitor_is_found_before_anything_is_made(
+    stowage: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """conmon as well, with the package that brings it."""
+    find = shutil.which
+    monkeypatch.setattr(
+        "shutil.which", lambda name, **asked: None if name == "conmon" else find(name, **asked)
+    )
+
+    done = stowage(*RUN, "busybox", "true")
+
+    assert (done.code, "conmon is not installed" in done.err) == (125, True)
+    assert "apt-get install conmon" in done.err
+    assert stowage("ps", "-aq").out == ""
+
+
+def test_bringing_an_image_to_another_driver_is_said_once(stowage: Run, tmp_path: Path) -> None:
+    """On stderr, in words; the second container finds the layers there."""
+    archive = str(tmp_path / "fresh.tar")
+    stowage("create", "--network", "none", "--name", "made", "busybox", "true")
+    stowage("export", "-o", archive, "made")
+    stowage("import", archive, "fresh")
+    asked = (*RUN, "--rm", "--storage-driver", "vfs", "fresh", "true")
+    first, second = stowage(*asked), stowage(*asked)
+
+    assert (first.code, second.code, first.out) == (0, 0, "")
+    assert "the image fresh:latest is on overlay; copying 1 layer of it to vfs" in first.err
+    assert "copying" not in second.err

@@ -344,17 +344,18 @@ def test_threads_that_load_the_same_archive_agree(images: Images, engine: Engine
 
 
 @pytest.mark.requires_root
-def test_an_image_is_brought_to_another_driver_once(images: Images, engine: Engine) -> None:
+def test_an_image_is_brought_to_another_driver_once(
+    images: Images, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     image = images.create(imported(images), io.BytesIO(TWO))
-    told: list[tuple[str, str]] = []
+    caplog.set_level("INFO", "stowage.images")
 
-    def tell(source: str, target: str) -> None:
-        told.append((source, target))
-
-    names = [images.ensure(image, driver, told=tell) for driver in ("vfs", OTHER, OTHER)]
+    names = [images.ensure(image, driver) for driver in ("vfs", OTHER, OTHER)]
 
     assert names == [image.top] * 3
-    assert told == [("vfs", OTHER)]
+    assert caplog.messages == [
+        f"the image {image.short_id} is on vfs; copying 2 layers of it to {OTHER}"
+    ]
     assert [info.name for info in engine.layers.chain(str(image.top), driver=OTHER)] == list(
         reversed(image.chain)
     )
