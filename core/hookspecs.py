@@ -151,7 +151,8 @@ class StorageSpec:
         """Make an active snapshot immutable; it may be a parent from now on.
 
         Give up what only a writable snapshot needs. Nothing is mounted. Idempotent: after a
-        crash it is called again.
+        crash it is called again. Where the commit fails afterwards the snapshot stays active:
+        attaching it for writing must still work.
 
         When it runs: at commit, before the name is published.
         """

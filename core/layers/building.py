@@ -16,15 +16,17 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from ..effects import effect
-from ..errors import Busy, FailedPrecondition, InvalidArgument, NotSupported, Unavailable
+from ..errors import Busy, DataLoss, FailedPrecondition, InvalidArgument, NotSupported, Unavailable
 from ..handle import StorageHandle
 from ..linux.files import syncfs
 from ..model import Kind
 from ..options import Options
 from ..store.locks import Lease
 from . import contents, rows
+from .attach import open_root
 from .context import StoreContext, file_system_clock
 from .digests import chain_id
+from .recipe import reassemble
 from .rows import Commitment, Row
 
 _ATTEMPTS = 8
@@ -213,8 +215,9 @@ def commit(
     any error it stays active.
 
     The order makes a kill harmless: the recipe, then the intent (which reserves the name), then
-    the driver's seal, the sync, and the publication in one transaction. A kill after the intent
-    is made good by :func:`resume`.
+    the driver's seal, the sync, and the publication in one transaction. A kill after the intent,
+    or an error after which not even the intent can be taken back, is made good by :func:`settle`
+    before anybody uses the snapshot again.
     """
     if name == "":
         raise InvalidArgument("a committed snapshot needs a name")
@@ -225,20 +228,58 @@ def commit(
     with lease:
         _refuse_not_active(row)
         context.refuse_if_used(row)
-        commitment = _commitment(context, row, name, labels or {}, begin=True)
         try:
+            commitment = _commitment(context, row, name, labels or {}, begin=True)
             _seal(context, row)
-        except BaseException:
-            context.metastore.transact(lambda tx: rows.cancel_commit(tx, row.id))
+            _publish(context, row, commitment)
+        except BaseException as error:
+            with undoing(error, f"take the commit of snapshot {row.name!r} back"):
+                context.metastore.transact(lambda tx: rows.cancel_commit(tx, row.id))
             raise
-        _publish(context, row, commitment)
         return _current(context, row)
 
 
-def resume(context: StoreContext, row: Row, commitment: Commitment) -> None:
-    """Finish a commit whose process was killed; the caller holds the exclusive lease."""
-    _seal(context, row)
-    _publish(context, row, commitment)
+def settle(context: StoreContext, row: Row) -> Row:
+    """Finish a commit that lost its process, or take it back if the snapshot no longer holds what
+    was to be published (lost with the power, or written since). Returns the row as it is then.
+
+    The caller holds the exclusive lease.
+
+    Raises:
+        Busy: if a mount or a container uses the snapshot.
+        StowageError, OSError: what keeps it from being sealed. Nothing is changed in either case.
+    """
+    commitment = row.committing
+    assert commitment is not None
+    context.refuse_if_used(row)
+    if row.content == "applied" and row.diff_id == commitment.diff_id:
+        _seal(context, row)
+        if _holds(context, row, commitment.diff_id):
+            _publish(context, row, commitment)
+            return _current(context, row)
+    _log.warning("the commit of snapshot %r is taken back: it has changed since", row.name)
+
+    def take_back(tx: Connection) -> None:
+        rows.cancel_commit(tx, row.id)
+        rows.set_content(tx, row.id, "written")
+
+    context.metastore.transact(take_back)
+    context.recipes.release(commitment.diff_id)
+    return _current(context, row)
+
+
+def _holds(context: StoreContext, row: Row, diff_id: str) -> bool:
+    """Whether a sealed snapshot gives the archive with that diffID; reads every file."""
+    sealed = replace(row, kind=Kind.COMMITTED)
+    try:
+        with context.recipes.open(diff_id) as recipe:
+            root = open_root(context, sealed, read_only=True)
+            try:
+                return reassemble(recipe, root, contents.null_sink()) == diff_id
+            finally:
+                os.close(root)
+    except DataLoss:
+        return False
 
 
 def _refuse_not_active(row: Row) -> None:

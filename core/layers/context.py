@@ -104,16 +104,26 @@ class StoreContext:
             )
         )
 
-    def lease_current(self, row: Row, *, exclusive: bool, purpose: str = "") -> tuple[Lease, Row]:
+    def lease_current(
+        self, row: Row, *, exclusive: bool, purpose: str = "", settle: bool = True
+    ) -> tuple[Lease, Row]:
         """Take the lease, and return with it the row as it is now that nobody else changes it.
+
+        A commit that lost its process is settled first, unless the snapshot is to go anyway
+        (*settle* false): nobody gets at what is about to be published.
 
         Raises:
             Busy: as ``lease``.
             NotFound: if the snapshot was removed, or committed under another name, meanwhile.
+            StowageError, OSError: what keeps its commit from being settled.
         """
         lease = self.lease(row, exclusive=exclusive, purpose=purpose)
         try:
             now = rows.by_id(self.metastore.read(), row.id)
+            if now is not None and now.committing is not None and exclusive and settle:
+                from .building import settle as settle_commit  # which works with contexts
+
+                now = settle_commit(self, now)
             if now is None or now.state != "ready" or now.name != row.name:
                 if now is None:
                     self.discard_remade(row, lease)

@@ -68,7 +68,7 @@ def recover(context: StoreContext, mounts: MountPoints) -> set[str]:
 
 
 def drop_abandoned(context: StoreContext) -> set[str]:
-    """Take back snapshots whose maker is gone, and finish commits that had begun to seal.
+    """Take back snapshots whose maker is gone, and settle the commits of such.
 
     Returns the drivers concerned.
     """
@@ -93,17 +93,16 @@ def _abandoned(context: StoreContext, row: Row) -> Iterator[Row | None]:
         elif now.state != "ready":
             context.discard(now, lease)
         elif now.committing is not None:
-            _resume(context, now)
+            _settle(context, now)
         yield now
 
 
-def _resume(context: StoreContext, row: Row) -> None:
-    from .building import resume
+def _settle(context: StoreContext, row: Row) -> None:
+    from .building import settle
 
-    assert row.committing is not None
     try:
-        resume(context, row, row.committing)
-    except (StowageError, OSError) as error:  # it stays as it is; the next opening tries again
+        settle(context, row)
+    except (StowageError, OSError) as error:  # it stays as it is; the next who wants it tries again
         _log.warning("the commit of snapshot %r cannot be finished: %s", row.name, error)
 
 

@@ -25,7 +25,7 @@ def remove(context: StoreContext, row: Row) -> None:
         NotFound: if it was removed meanwhile.
     """
     _refuse_parent(context, row)
-    lease, row = context.lease_current(row, exclusive=True)
+    lease, row = context.lease_current(row, exclusive=True, settle=False)
     try:
         context.refuse_if_used(row)
 

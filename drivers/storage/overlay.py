@@ -185,8 +185,11 @@ class OverlayDriver:
     ) -> int | None:
         """Clear the mark of an earlier volatile mount if this boot made it; then mount as usual.
 
-        The kernel leaves the mark behind at every unmount, and refuses to mount over it.
+        The kernel leaves the mark behind at every unmount, and refuses to mount over it. A work
+        directory is made anew where one was sealed whose commit failed afterwards.
         """
+        if kind is Kind.ACTIVE and not (directory / "work").is_dir():
+            _make_directory(directory / "work")
         if kind is Kind.ACTIVE and self._settings.volatile(options):
             allow_remount(directory)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,27 +12,29 @@ from pathlib import Path
 import pytest
 
 from stowage.effects import observe
-from stowage.errors import InvalidArchive, NotFound
+from stowage.errors import Busy, InvalidArchive, NotFound
 from stowage.layers import attach as attaching
 from stowage.layers import contents
 from stowage.layers.rows import get
 from stowage.layers.store import LayerStore
+from stowage.model import Kind
 
 pytestmark = pytest.mark.requires_root
 
+OpenLayers = Callable[..., LayerStore]
 MakeArchive = Callable[[Mapping[str, bytes]], io.BytesIO]
 
 
 @contextmanager
-def failing(effect: str, nth: int = 1) -> Iterator[None]:
-    """Let the *nth* effect of that name fail with EIO, and each later one."""
+def failing(effect: str, nth: int = 1, *, once: bool = False) -> Iterator[None]:
+    """Let the *nth* effect of that name fail with EIO, and each later one unless *once*."""
     seen = 0
 
     @contextmanager
     def around(name: str, facts: dict[str, object]) -> Iterator[None]:
         nonlocal seen
         seen += name == effect
-        if name == effect and seen >= nth:
+        if name == effect and (seen == nth if once else seen >= nth):
             raise OSError(5, "Input/output error")
         yield
 
@@ -77,3 +80,104 @@ def test_looking_at_a_layer_that_is_just_removed_leaves_no_lock_file(
         look(layers._context, row)
 
     assert sorted(os.listdir(root / "data" / "locks")) == before
+
+
+# --- a commit that fails, and one that loses its process -----------------------------------------
+
+
+def write(layers: LayerStore, name: str, content: bytes) -> None:
+    with layers.attached("work") as root:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, dir_fd=root)
+        os.write(file, content)
+        os.close(file)
+
+
+def exported(layers: LayerStore, name: str) -> dict[str, bytes]:
+    out = io.BytesIO()
+    layers.export(name, out)
+    out.seek(0)
+    with tarfile.open(fileobj=out) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        return {name.strip("/"): file.read() for name, file in files.items() if file}
+
+
+@pytest.fixture(params=["vfs", "overlay"])
+def halfway(request: pytest.FixtureRequest, open_layers: OpenLayers) -> LayerStore:
+    """A root in which the commit of ``work`` as ``done`` ended between intent and publication."""
+    layers = open_layers(request.param)
+    layers.prepare("work")
+    write(layers, "f", b"first")
+    with failing("metastore.commit", 2), pytest.raises(OSError, match="Input/output error"):
+        layers.commit("done", "work")  # as after a kill: not even the intent can be taken back
+    assert [info.kind for info in layers.walk()] == [Kind.ACTIVE]
+    return layers
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+@pytest.mark.parametrize(("effect", "nth"), [("metastore.commit", 2), ("recipe.unstage", 1)])
+def test_a_commit_that_fails_leaves_the_snapshot_active_and_usable(
+    open_layers: OpenLayers, driver: str, effect: str, nth: int
+) -> None:
+    layers = open_layers(driver)
+    layers.prepare("work")
+    write(layers, "f", b"first")
+    with failing(effect, nth, once=True), pytest.raises(OSError, match="Input/output error"):
+        layers.commit("done", "work")
+
+    layers.recover()
+    write(layers, "g", b"second")
+    layers.commit("done", "work")
+
+    assert exported(layers, "done") == {"f": b"first", "g": b"second"}
+    assert layers.check(full=True) == []
+
+
+@pytest.mark.parametrize("act", ["attach", "apply", "mount", "commit"])
+def test_a_commit_without_a_process_is_finished_before_anybody_gets_at_the_snapshot(
+    halfway: LayerStore, archive: MakeArchive, act: str
+) -> None:
+    acts: dict[str, Callable[[], object]] = {
+        "attach": lambda: halfway.attach("work"),
+        "apply": lambda: halfway.apply("work", archive({"g": b""})),
+        "mount": lambda: halfway.mount("work"),
+        "commit": lambda: halfway.commit("other", "work"),
+    }
+    with pytest.raises(NotFound):
+        acts[act]()
+
+    assert [info.name for info in halfway.walk()] == ["done"]
+    assert exported(halfway, "done") == {"f": b"first"}
+    assert halfway.check(full=True) == []
+
+
+def test_a_snapshot_whose_commit_lost_its_process_can_be_removed(halfway: LayerStore) -> None:
+    halfway.remove("work")
+
+    assert list(halfway.walk()) == []
+    halfway.prepare("done")
+
+
+def test_a_commit_is_not_finished_under_a_running_container(halfway: LayerStore) -> None:
+    context = halfway._context
+    context.in_use = lambda info: "a container runs on it"
+    halfway.recover()
+    with pytest.raises(Busy, match="container runs"):
+        halfway.attach("work")
+    assert [info.kind for info in halfway.walk()] == [Kind.ACTIVE]
+
+    context.in_use = lambda info: None
+    halfway.recover()
+    assert [info.name for info in halfway.walk()] == ["done"]
+
+
+def test_a_commit_whose_content_was_lost_is_taken_back(halfway: LayerStore, root: Path) -> None:
+    """The intent survived a loss of power, the contents did not: the seal syncs only after it."""
+    (torn,) = (root / "data" / "storage").glob("*/*/fs/f")
+    torn.write_bytes(b"")
+    halfway.recover()
+
+    assert [(info.name, info.kind) for info in halfway.walk()] == [("work", Kind.ACTIVE)]
+    write(halfway, "f", b"again")
+    halfway.commit("done", "work")
+    assert exported(halfway, "done") == {"f": b"again"}
+    assert halfway.check(full=True) == []
