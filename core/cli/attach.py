@@ -34,8 +34,9 @@ def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = No
     containers = context.engine.containers
     spec = record.spec
     wanted = spec.open_stdin if stdin is None else stdin
-    with _forwarded(lambda name: containers.kill(record.id, name), wanted=not spec.tty):
+    with _forwarded(lambda name: containers.kill(record.id, name), wanted=not spec.tty) as started:
         _, client = containers.start_attached(record.id)
+        started()
         sys.stdout.flush()
         client.pump(0 if wanted else None, 1, 2)
         if client.detached:
@@ -44,14 +45,16 @@ def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = No
 
 
 @contextmanager
-def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[None]:
+def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[Callable[[], None]]:
     """Pass every signal that we get on to the container, for the time of the ``with``.
+
+    Gives what is to be called once it runs: what came before is sent then.
 
     A handler only notes the signal: it may have interrupted a transaction of this thread, so
     another thread does the sending.
     """
     if not wanted:
-        yield
+        yield lambda: None
         return
     noted: SimpleQueue[int] = SimpleQueue()
     sender = Thread(target=_send_noted, args=(noted, send), name="signals", daemon=True)
@@ -60,14 +63,14 @@ def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[None]
         number: signal.signal(number, lambda noticed, frame: noted.put(noticed))
         for number in numbers
     }
-    sender.start()
     try:
-        yield
+        yield sender.start
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         noted.put(_NO_MORE)
-        sender.join()
+        if sender.ident is not None:
+            sender.join()
 
 
 def _send_noted(noted: SimpleQueue[int], send: Callable[[str], object]) -> None:
@@ -75,4 +78,4 @@ def _send_noted(noted: SimpleQueue[int], send: Callable[[str], object]) -> None:
         try:
             send(signal.Signals(number).name)
         except StowageError:
-            pass  # it has not started yet, or has just ended
+            pass  # it has just ended

@@ -81,19 +81,22 @@ class AttachedClient:
         self, stdin: int | None, stdout: int | None, stderr: int | None,
         changes: int | None, raw: bool,
     ) -> None:  # fmt: skip
-        sources = [self._socket.fileno()]
-        sources += [source for source in (stdin, changes) if source is not None]
+        connection = self._socket.fileno()
+        poller = select.poll()  # select(2) takes no descriptor from 1024 on, epoll(7) no files
+        for source in (connection, stdin, changes):
+            if source is not None:
+                poller.register(source, select.POLLIN)
         keys = _DetachKeys()
         while True:
-            ready, _, _ = select.select(sources, [], [])
+            ready = {descriptor for descriptor, _ in poller.poll()}
             if changes is not None and changes in ready:
                 os.read(changes, 512)
                 self._follow_size(stdin)
             if stdin is not None and stdin in ready and not self._feed(stdin, keys, raw):
                 if self.detached:
                     return
-                sources.remove(stdin)
-            if self._socket.fileno() in ready and not self._receive(stdout, stderr):
+                poller.unregister(stdin)
+            if connection in ready and not self._receive(stdout, stderr):
                 return
 
     def _feed(self, stdin: int, keys: _DetachKeys, raw: bool) -> bool:
@@ -104,15 +107,15 @@ class AttachedClient:
             if error.errno != errno.EIO:  # the terminal hung up
                 raise
             chunk = b""
+        ended = not chunk
         if raw:
             chunk, self.detached = keys.filter(chunk), keys.seen
             if self.detached:
                 return False
-            if not chunk and keys.pending:
-                return True
         try:
-            if chunk:
-                self._socket.sendall(chunk)
+            if not ended:
+                if chunk:  # else the first of the detach keys, which waits for the second
+                    self._socket.sendall(chunk)
                 return True
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -169,7 +172,9 @@ def _write_all(target: int, rest: bytes) -> None:
         try:
             rest = rest[os.write(target, rest) :]
         except BlockingIOError:
-            select.select([], [target], [])
+            poller = select.poll()
+            poller.register(target, select.POLLOUT)
+            poller.poll()
         except BrokenPipeError:  # who reads our output has gone; the container must not block
             return
 

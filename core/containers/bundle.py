@@ -96,6 +96,12 @@ class ContainerFiles:
         """Return the exit code that conmon wrote (128+n for a signal), or None."""
         return _number(self.exit_directory / self.container_id)
 
+    def leave_exit_code(self, code: int) -> None:
+        """Write the exit code as conmon would, for whoever records it."""
+        with effect("container.leave_exit_code", path=self.exit_directory):
+            self.exit_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.exit_directory.joinpath(self.container_id).write_text(str(code))
+
     def pid(self) -> int | None:
         """Return the pid of the container's first process as its runtime wrote it, or None."""
         return _number(self.pid_file)

@@ -80,12 +80,13 @@ class _Parent:
             queue.SimpleQueue()
         )
         self._ended = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="stowage-run")
 
     def _run(self) -> None:
         try:
             enter_namespace_with_root(self._root)
-            process = spawn("runtime.run", self._command, self._streams)
+            process = self._process = spawn("runtime.run", self._command, self._streams)
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             self._answer.put(error)
             return
@@ -96,8 +97,12 @@ class _Parent:
         self._thread.start()
         try:
             answer = self._answer.get()
-        except BaseException:  # KeyboardInterrupt: with the thread goes the runtime
+        except BaseException:  # KeyboardInterrupt: it may be starting the runtime just now
             self._ended.set()
+            self._thread.join()
+            if self._process is not None:
+                with self._process as process:
+                    process.kill()
             raise
         if isinstance(answer, BaseException):
             self._thread.join()

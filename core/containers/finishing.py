@@ -173,10 +173,11 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
     if record.runtime.process is not None:
         return record.runtime.process
     # a direct run: the runtime writes the file a moment after it has started the process
-    candidates = [context.files(record.id).pid(), *sorted(context.cgroup(record.id).processes())]
-    for pid in candidates:
+    inside = context.cgroup(record.id).processes()
+    written = context.files(record.id).pid()  # may be old, and another process's by now
+    for pid in sorted(inside, key=lambda pid: (pid != written, pid)):
         try:
-            if pid is not None and _first_in_namespace(pid):
+            if _first_in_namespace(pid):
                 return identity(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ..effects import effect
 from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound
 from ..linux.cgroups import Cgroup, hierarchies
+from ..linux.process import describe
 from ..model import Endpoint, Sandbox
 from ..net.namefiles import NameFiles
 from ..net.sandbox import sandbox_for
@@ -230,10 +231,14 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
     """Take away all that a run leaves besides its row and its snapshot. Idempotent.
 
     Goes on after a failure and tells it in the log: what is left is found again by recovery.
+
+    Raises:
+        Busy: if a process does not die. Nothing else was touched then, and the caller leaves the
+            row as it is: the container has not ended, and its address is not free.
     """
+    _kill_all(context, record)
     files = context.files(record.id)
     steps: tuple[Callable[[], None], ...] = (
-        lambda: context.cgroup(record.id).kill(),
         lambda: _forget(context, record, runtime),
         lambda: context.cgroup(record.id).remove(),
         lambda: _disconnect(context, record),
@@ -244,6 +249,17 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
             step()
         except Exception as error:  # noqa: BLE001  # the other steps are as needed
             logger.warning("container %s: clean-up: %s", record.short_id, error)
+
+
+def _kill_all(context: Context, record: ContainerRecord) -> None:
+    cgroup = context.cgroup(record.id)
+    try:
+        cgroup.kill()
+    except TimeoutError as error:
+        users = [describe(pid) for pid in sorted(cgroup.processes())]
+        raise Busy(f"container {record.short_id} does not end", users) from error
+    except OSError as error:
+        logger.warning("container %s: clean-up: %s", record.short_id, error)
 
 
 def _forget(context: Context, record: ContainerRecord, runtime: Runtime | None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidArgument, NotFound
+from ..linux.process import ProcessIdentity
 from ..store.metastore import Metastore, record_event
 from .model import ContainerRecord, ContainerSpec, ContainerState, RuntimeFacts
 from .names import check_name, is_id, name_in_use, random_name
@@ -157,6 +158,23 @@ class ContainerRows:
 
         self._metastore.transact(write)
         return changed
+
+    def disown(self, container_id: str, process: ProcessIdentity | None) -> None:
+        """Make *process* no longer the one that is to record a container's end.
+
+        For who cannot get the container's lock: it changes nothing else of the row.
+        """
+
+        def write(tx: sqlite3.Connection) -> None:
+            row = tx.execute("SELECT * FROM containers WHERE id = ?", (container_id,)).fetchone()
+            if row is None:
+                return
+            facts = _record(row).runtime
+            if facts.monitor_process == process:
+                text = json.dumps(replace(facts, monitor_process=None).to_json())
+                tx.execute("UPDATE containers SET runtime = ? WHERE id = ?", (text, container_id))
+
+        self._metastore.transact(write)
 
     def delete(self, record: ContainerRecord) -> None:
         """Forget a container, of which nothing else is left."""

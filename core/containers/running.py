@@ -80,7 +80,11 @@ def run(
                 started=started,
             )
     except BaseException as error:
-        _give_up(context, record, error)
+        try:
+            _give_up(context, record, error)
+        except BaseException:
+            _leave_to_recovery(context, record, None)
+            raise
         raise
     return _end(context, record, outcome)
 
@@ -94,13 +98,27 @@ def _end(context: Context, record: ContainerRecord, outcome: Outcome) -> RunResu
         command = record.spec.arguments[0]
         failure = start_failure(outcome.error, command, what)
         code = failure.exit_code
-    with context.locked(record.id, "is recording its end"):
-        if context.rows.find(record.id) is not None:  # else removed by force meanwhile
-            clean_up(context, record)
-            _record_end(context, record, code, failure)
+    try:
+        with context.locked(record.id, "is recording its end"):
+            if context.rows.find(record.id) is not None:  # else removed by force meanwhile
+                clean_up(context, record)
+                _record_end(context, record, code, failure)
+    except BaseException:
+        _leave_to_recovery(context, record, code)
+        raise
     if failure is not None:
         raise failure
     return RunResult(record.id, code, done.stdout, done.stderr, done.timed_out)
+
+
+def _leave_to_recovery(context: Context, record: ContainerRecord, code: int | None) -> None:
+    """Let the next opening of the root record the end; as long as we are named, it waits for us."""
+    if code is not None and context.rows.find(record.id) is not None:
+        try:
+            context.files(record.id).leave_exit_code(code)
+        except OSError:
+            pass  # then it is recorded as one that nobody saw end
+    context.rows.disown(record.id, record.runtime.monitor_process)
 
 
 def _record_end(

@@ -26,6 +26,7 @@ Layout = Literal["v1", "hybrid", "v2", "none"]
 
 _GONE = {errno.ENOENT, errno.ENODEV, errno.ENOTDIR}
 _RETRIES = 50
+_HOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,7 @@ class Cgroup:
 
     def _kill_once(self) -> bool:
         """Send SIGKILL to all of it; False when nobody was there."""
-        pids = self.processes()
-        if not pids:
+        if not self.populated:
             return False
         with effect("cgroup.kill", path=self.path):
             for directory in self.directories():
@@ -194,7 +194,9 @@ class Cgroup:
                     Path(directory, "cgroup.kill").write_text("1")  # v2, Linux 5.14
                 except OSError:
                     pass
-            for pid in pids:
+            if hierarchies().v1 and self.populated:
+                self._hold()
+            for pid in self.processes():
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
@@ -205,24 +207,32 @@ class Cgroup:
                 pass
         return True
 
+    def _hold(self) -> None:
+        """Freeze it for a kill: what forks faster than pids are read would outrun the signals."""
+        try:
+            self.freeze(timeout_seconds=_HOLD_SECONDS)
+        except OSError:  # no freezer here, or one is stuck in the kernel: kill what can be
+            pass
+
     def remove(self) -> None:
         """Remove it with all that is below, and its parents as far as they are empty.
 
-        Idempotent. Parents that others use stay.
+        Idempotent. Parents that others use stay. Where one hierarchy refuses, it goes from the
+        others all the same.
 
         Raises:
-            OSError: EBUSY if a process is in it.
+            OSError: EBUSY if a process is in it; the first one's, where several refuse.
         """
+        failures: list[OSError] = []
         for base in hierarchies().all:
-            with effect("cgroup.remove", path=base + self.path):
-                _remove_tree(base + self.path)
-                parent = os.path.dirname(self.path)
-                while parent != "/":
-                    try:
-                        os.rmdir(base + parent)
-                    except OSError:
-                        break
-                    parent = os.path.dirname(parent)
+            try:
+                with effect("cgroup.remove", path=base + self.path):
+                    _remove_tree(base + self.path)
+                    _remove_parents(base, os.path.dirname(self.path))
+            except OSError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def children(self) -> set[str]:
         """Return the names of the cgroups right below it, in any hierarchy."""
@@ -278,6 +288,15 @@ def _remove_tree(directory: str) -> None:
     except OSError as error:
         if error.errno not in _GONE:
             raise
+
+
+def _remove_parents(base: str, parent: str) -> None:
+    while parent != "/":
+        try:
+            os.rmdir(base + parent)
+        except OSError:
+            return
+        parent = os.path.dirname(parent)
 
 
 def _rmdir_when_empty(directory: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import resource
 import select
 import signal
+import socket
 import struct
 import termios
 import threading
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from stowage.containers.attach import AttachedClient, _DetachKeys
 from stowage.containers.exec import ExecSpec
 from stowage.containers.model import ContainerState
 from stowage.containers.streams import Streams
@@ -152,6 +155,41 @@ def test_the_detach_keys_leave_it_running(boxes: Boxes, terminal: Terminal) -> N
     terminal.expect(b"back\r\n")
     thread.join(timeout=20)
     assert boxes.containers.wait(record.id) == 5
+
+
+def test_descriptors_beyond_a_thousand_do(boxes: Boxes) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    held = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(1100)]
+    try:
+        spec = boxes.spec("cat", open_stdin=True, stdin_once=True, auto_remove=True)
+        record = boxes.containers.create(spec)
+        pipes = Pipes(b"through")
+        _, client = boxes.containers.start_attached(record.id)
+        client.pump(pipes.stdin, pipes.stdout, pipes.stderr)
+        said = pipes.close()
+        boxes.containers.wait(record.id)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert said == (b"through", b"")
+
+
+def test_a_terminal_that_hangs_up_after_the_first_detach_key_is_at_its_end() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stdin, feed = os.pipe()
+    client = AttachedClient.__new__(AttachedClient)
+    client._socket = ours
+    keys = _DetachKeys()
+    with ours, theirs:
+        os.write(feed, b"a\x10")
+        assert client._feed(stdin, keys, raw=True)
+        os.close(feed)
+        assert not client._feed(stdin, keys, raw=True)
+        assert (theirs.recv(10), theirs.recv(10)) == (b"a", b"")
+    os.close(stdin)
 
 
 def test_exec_has_a_terminal_of_its_own(boxes: Boxes, terminal: Terminal) -> None:

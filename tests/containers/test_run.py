@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from stowage import effects
 from stowage.containers.exec import ExecSpec
 from stowage.containers.model import ContainerState
 from stowage.containers.runtime import find_runtime
 from stowage.containers.streams import Streams
 from stowage.containers.volumes import parse_bind
-from stowage.errors import CommandFailed, InvalidArgument, NotFound, NotSupported
+from stowage.errors import Busy, CommandFailed, InvalidArgument, NotFound, NotSupported
 from stowage.linux.mountinfo import read_mountinfo
 from stowage.testing.abilities import missing
 
@@ -323,6 +327,47 @@ def test_a_run_that_is_kept_is_recorded(boxes: Boxes) -> None:
     assert record.state is ContainerState.EXITED
     assert record.runtime.exit_code == 9
     assert record.runtime.started_ns < record.runtime.finished_ns
+
+
+def test_an_end_that_cannot_be_recorded_is_left_to_recovery(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stowage.containers.context.LOCK_WAIT_SECONDS", 0.1)
+    with ExitStack() as stack, pytest.raises(Busy):
+        boxes.containers.run(
+            boxes.spec("sh", "-c", "exit 5"),
+            created=lambda record: stack.enter_context(
+                boxes.context.locked(record.id, "is in its way")
+            ),
+        )
+    boxes.open()
+    (record,) = boxes.containers.list()
+
+    assert (record.state, record.runtime.exit_code) == (ContainerState.EXITED, 5)
+    assert boxes.leftovers() == [str(boxes.context.files(record.id).kept)]
+
+
+def test_an_interrupt_while_the_runtime_starts_leaves_nothing(boxes: Boxes) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    @contextmanager
+    def interrupting(name: str, facts: dict[str, object]) -> Iterator[None]:
+        if name == "runtime.run":
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.5)
+        yield
+
+    stop_watching = effects.observe(interrupting)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            boxes.run("sleep", "60")
+    finally:
+        stop_watching()
+
+    assert boxes.processes() == []
+    assert boxes.containers.list() == []
+    assert boxes.leftovers() == []
 
 
 def test_many_threads_run_at_once(boxes: Boxes) -> None:

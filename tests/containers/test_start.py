@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stowage.containers.exec import ExecSpec
+from stowage.containers.finishing import first_process
 from stowage.containers.model import ContainerState
 from stowage.containers.runtime import Runtime
 from stowage.containers.streams import Streams
@@ -23,6 +25,7 @@ from stowage.errors import (
     InvalidArgument,
     NotFound,
 )
+from stowage.linux.cgroups import Cgroup
 from stowage.linux.process import ProcessIdentity
 
 from .boxes import Boxes, until
@@ -225,6 +228,36 @@ def test_what_recovery_does_not_expect_does_not_keep_the_root_closed(
         assert len(boxes.open().list()) == 1
     boxes.open()
     assert not stray.kept.exists()
+
+
+def test_one_whose_processes_do_not_die_has_not_ended(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = boxes.start("sleep", "60")
+    endpoints = boxes.engine.networks.endpoints(record.id)
+
+    def stuck(cgroup: Cgroup) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Cgroup, "kill", stuck)
+        with pytest.raises(Busy, match="does not end"):
+            boxes.containers.remove(record.id, force=True)
+        until(lambda: not boxes.processes(), "conmon to end")
+        boxes.open()
+        assert boxes.containers.get(record.id).state is ContainerState.RUNNING
+        assert boxes.engine.networks.endpoints(record.id) == endpoints
+    boxes.open()
+    assert boxes.containers.get(record.id).state is ContainerState.EXITED
+
+
+def test_a_pid_file_is_not_believed_about_others(boxes: Boxes) -> None:
+    record, other = boxes.start("sleep", "60"), boxes.start("sleep", "60")
+    assert other.runtime.process is not None
+    boxes.context.files(record.id).pid_file.write_text(str(other.runtime.process.pid))
+    unknown = replace(record, runtime=replace(record.runtime, process=None))
+
+    assert first_process(boxes.context, unknown) == record.runtime.process
 
 
 # --- exec -------------------------------------------------------------------------------------

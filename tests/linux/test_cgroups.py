@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +92,40 @@ def test_what_is_gone_is_empty_and_dead() -> None:
     gone.remove()
     with pytest.raises(FileNotFoundError):
         gone.freeze()
+
+
+def test_what_forks_and_runs_away_is_killed(cgroup: Cgroup) -> None:
+    """A chain: each process lives just long enough to fork the next, faster than pids are read."""
+    cgroup.make()
+    script = (
+        "import os, sys, time\n"
+        "end = time.monotonic() + 20\n"
+        "sys.stdin.read()\n"
+        "while time.monotonic() < end:\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+    )
+    places = [f"{base}{cgroup.path}" for base in hierarchies().v1 or hierarchies().all]
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as process:
+        for place in places:
+            if "cpuset" not in place:
+                Path(place, "cgroup.procs").write_text(str(process.pid))
+        process.communicate()
+    cgroup.kill(timeout_seconds=5)
+
+    assert not cgroup.populated
+
+
+def test_one_hierarchy_that_refuses_does_not_keep_the_others(cgroup: Cgroup) -> None:
+    if len(hierarchies().all) < 2:
+        return
+    cgroup.make()
+    first = next(place for place in cgroup.directories() if "cpuset" not in place)
+    with subprocess.Popen(["/bin/sleep", "60"]) as process:
+        Path(first, "cgroup.procs").write_text(str(process.pid))
+        try:
+            with pytest.raises(OSError, match="busy"):
+                cgroup.remove()
+            assert list(cgroup.directories()) == [first]
+        finally:
+            process.kill()
