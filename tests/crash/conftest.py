@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from stowage.containers.model import ContainerState
 from stowage.engine import Engine
 from stowage.errors import NotFound
+from stowage.linux.cgroups import Cgroup
 from stowage.linux.mountinfo import read_mountinfo
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -71,6 +73,24 @@ def processes_of(root: Path) -> list[str]:
     return found
 
 
+def _assert_containers_are_what_they_say(root: Path) -> None:
+    """One that runs has a process, a monitor, and no frozen cgroup; none is in between."""
+    with Engine(root) as engine:
+        for record in engine.containers.list():
+            assert record.state in (
+                ContainerState.CREATED,
+                ContainerState.RUNNING,
+                ContainerState.EXITED,
+            )
+            if record.state is ContainerState.RUNNING:
+                monitor = engine.containers.get(record.id).runtime.monitor_process
+                ended = engine.containers.get(record.id).state is not ContainerState.RUNNING
+                assert ended or engine.containers.pid(record.id) > 0
+                assert ended or (monitor is not None and monitor.alive)
+                cgroup = Cgroup(f"/stowage/{engine.metastore.root_id}/{record.id}")
+                assert not cgroup.frozen
+
+
 def _settled(root: Path) -> list[str]:
     """Give conmon's exit commands, which end by themselves, the time to; return who stays."""
     deadline = time.monotonic() + 20
@@ -86,7 +106,9 @@ def assert_in_order(root: Path) -> Callable[[], None]:
 
 
 def _assert_in_order(root: Path) -> None:
-    """Open the root as the next command would, remove its containers, and look at everything."""
+    """Open the root as the next command would, look at its containers, remove them, and look at
+    everything."""
+    _assert_containers_are_what_they_say(root)
     _remove_containers(root)
     with Engine(root) as engine:
         assert _settled(root) == []
