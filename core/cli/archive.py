@@ -71,9 +71,11 @@ def write_archive(target: str | None, write: Callable[[BinaryIO], object]) -> No
             write(stream)
         with effect("file.rename", path=path):
             os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with effect("file.remove", path=draft):
             draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(draft):
+            error.filename = target  # what the user asked for, not what we call it meanwhile
         raise
 
 

@@ -44,6 +44,19 @@ def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = No
         return containers.wait(record.id)
 
 
+def join(context: Context, record: ContainerRecord, *, stdin: bool, proxy: bool) -> int:
+    """Put a running container's stdio on ours, and return its exit code when it has ended.
+
+    With *proxy*, signals go to the container as with :func:`follow`; so do the detach keys.
+    """
+    containers = context.engine.containers
+    wanted = proxy and not record.spec.tty
+    with _forwarded(lambda name: containers.kill(record.id, name), wanted=wanted):
+        client = containers.attach(record.id)
+        client.pump(0 if stdin else None, 1, 2)
+        return 0 if client.detached else containers.wait(record.id)
+
+
 @contextmanager
 def _forwarded(send: Callable[[str], object], *, wanted: bool) -> Iterator[Callable[[], None]]:
     """Pass every signal that we get on to the container, for the time of the ``with``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from ..errors import NotFound, StowageError
 from ..options import nearest
 from .command import Command
 from .context import Context
+from .errors import FAILED, report
 from .flags import Parsed
 from .image import FORMAT, QUIET
 from .table import Listing
@@ -31,7 +33,7 @@ DRIVERS = Listing(
         "Remedies": "REMEDY",
         "Notes": "NOTES",
     },
-    ("Name", "Family", "Works", "Default", "Detail"),
+    ("Name", "Aliases", "Family", "Works", "Default", "Detail"),
     quiet="Name",
 )
 
@@ -72,9 +74,19 @@ def _row(report: DriverReport) -> Mapping[str, object]:
     }
 
 
-def _list(context: Context, parsed: Parsed) -> None:
+def _list(context: Context, parsed: Parsed) -> int:
+    """List them; if the configured storage driver is none of them, that is said afterwards."""
     rows = [_row(report) for report in _reports(context)]
     context.print(DRIVERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
+    try:
+        _ = context.engine.selection
+    except NotFound as error:
+        sys.stdout.flush()
+        report(error, debug=context.debug)
+        return FAILED
+    except StowageError:  # the rows say why none works
+        pass
+    return 0
 
 
 def _explain(context: Context, parsed: Parsed) -> None:

@@ -1,11 +1,11 @@
-"""``start``, ``stop``, ``kill``, ``rm``, ``wait``; and what conmon calls when one has ended."""
+"""``start``, ``attach``, ``stop``, ``rm`` and the like; and what conmon calls at the end."""
 
 from __future__ import annotations
 
 import sys
 
 from ..errors import InvalidArgument, NotFound, StowageError
-from .attach import follow
+from .attach import follow, join
 from .command import Command
 from .context import Context
 from .errors import FAILED, report
@@ -36,6 +36,18 @@ def _start(context: Context, parsed: Parsed) -> int:
     if failed:
         print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
     return FAILED if failed else 0
+
+
+def _attach(context: Context, parsed: Parsed) -> int:
+    record = context.engine.containers.get(parsed.arguments[0])
+    stdin = record.spec.open_stdin and not parsed.on("no-stdin")
+    require_terminal(tty=record.spec.tty, interactive=stdin)
+    return join(context, record, stdin=stdin, proxy=parsed.on("sig-proxy"))
+
+
+def _rename(context: Context, parsed: Parsed) -> None:
+    reference, name = parsed.arguments
+    context.engine.containers.rename(reference, name)
 
 
 def _stop(context: Context, parsed: Parsed) -> int:
@@ -95,6 +107,16 @@ COMMANDS = {
         ),
         needs_root=True,
     ),
+    "container attach": Command(
+        "[OPTIONS] CONTAINER",
+        _attach,
+        (
+            switch("no-stdin", "Do not attach STDIN"),
+            switch("sig-proxy", "Proxy all received signals to the process", default=True),
+        ),
+        needs_root=True,
+    ),
+    "container rename": Command("CONTAINER NEW_NAME", _rename),
     "container stop": Command(
         "[OPTIONS] CONTAINER [CONTAINER...]",
         _stop,

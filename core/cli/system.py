@@ -129,7 +129,7 @@ def info_document(engine: Engine) -> Mapping[str, object]:
             family: [plugin.name for plugin in engine.registry.plugins(family)]
             for family in ("storage", "network", "firewall", "observers")
         },
-        "LoggingDriver": "json-file",
+        "LoggingDriver": "k8s-file",
         "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
         "DefaultRuntime": engine.config.default_runtime or _first_runtime(),
         "Runtimes": [name for name in ("crun", "runc") if which(name)],

@@ -6,6 +6,7 @@ corrupt it: a throw-away thread enters the container's mount namespace and clone
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from .model import ContainerRecord
 
 if TYPE_CHECKING:
     from ..images.rows import Image
+
+logger = logging.getLogger("stowage.containers")
 
 
 def in_use(context: Context, snapshot: SnapshotInfo) -> str | None:
@@ -113,6 +116,11 @@ def commit(
     if named is not None and named.digest is not None:
         raise InvalidArgument(f"refusing to create a tag with a digest reference: {reference}")
     images = context.root.images
+    if record.spec.rootfs is not None:
+        logger.warning(
+            "container %s runs on the directory %s, which is no part of the image: it holds only"
+            " what the container changed", record.name, record.spec.rootfs,
+        )  # fmt: skip
     parent = images.resolve(record.image_id) if record.image_id else None
     config = apply_changes(_config(record, parent), changes)
     with tempfile.TemporaryFile(dir=context.root.layout.data_root) as archive:

@@ -19,7 +19,7 @@ _ZERO_TIME = "0001-01-01T00:00:00Z"
 
 #: HostConfig of a container that asked for nothing (reference: dockerd 20.10.24).
 _HOST_DEFAULTS = """
-{"ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}}, "PortBindings": {},
+{"ContainerIDFile": "", "LogConfig": {"Type": "k8s-file", "Config": {}}, "PortBindings": {},
  "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "VolumeDriver": "",
  "VolumesFrom": null, "CapAdd": null, "CapDrop": null, "Dns": [], "DnsOptions": [],
  "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null, "IpcMode": "private", "Cgroup": "",
@@ -58,6 +58,9 @@ def inspect_document(
 
     *files* are the paths of its name files and its log, *driver_metadata* what the storage
     driver says of its snapshot, *network* the name of the network it is on.
+
+    The merged root and the network namespace of a running container have no names in the host;
+    they are shown by the way through its first process.
     """
     arguments = record.spec.arguments
     return {
@@ -80,7 +83,10 @@ def inspect_document(
         "AppArmorProfile": "",
         "ExecIDs": None,
         "HostConfig": _host_config(record, network),
-        "GraphDriver": {"Data": dict(driver_metadata) or None, "Name": record.driver},
+        "GraphDriver": {
+            "Data": {**driver_metadata, **_by_process(record, "MergedDir", "root")} or None,
+            "Name": record.driver,
+        },
         "Mounts": [_mount(bind) for bind in record.spec.binds],
         "Config": _config(record),
         "NetworkSettings": _network_settings(record, network),
@@ -89,7 +95,7 @@ def inspect_document(
 
 def _state(record: ContainerRecord) -> dict[str, object]:
     facts, state = record.runtime, record.state
-    running = state in (ContainerState.RUNNING, ContainerState.PAUSED)
+    running = _running(record)
     return {
         "Status": state.value,
         "Running": running,
@@ -103,6 +109,16 @@ def _state(record: ContainerRecord) -> dict[str, object]:
         "StartedAt": _time(facts.started_ns),
         "FinishedAt": _time(facts.finished_ns),
     }
+
+
+def _running(record: ContainerRecord) -> bool:
+    return record.state in (ContainerState.RUNNING, ContainerState.PAUSED)
+
+
+def _by_process(record: ContainerRecord, key: str, entry: str) -> dict[str, str]:
+    """Return *key* with a path below the first process in proc(5), if it runs."""
+    process = record.runtime.process
+    return {key: f"/proc/{process.pid}/{entry}"} if _running(record) and process else {}
 
 
 def _time(time_ns: int) -> str:
@@ -173,4 +189,5 @@ def _network_settings(record: ContainerRecord, network: str) -> dict[str, object
     document: dict[str, object] = json.loads(_NETWORK_DEFAULTS)
     endpoint: dict[str, object] = json.loads(_ENDPOINT_DEFAULTS)
     endpoint |= {"NetworkID": facts.network_id, "EndpointID": facts.endpoint_id}
-    return document | {"Networks": {network: endpoint}}
+    sandbox = _by_process(record, "SandboxKey", "ns/net")
+    return {**document, **sandbox, "Networks": {network: endpoint}}

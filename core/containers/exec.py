@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..effects import effect
-from ..errors import FailedPrecondition
+from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
 from ..linux.process import ProcessIdentity
 from .accounts import resolve_user
 from .context import Context
@@ -26,6 +26,9 @@ from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
 from .streams import Collected, Streams, communicate, spawn
 from .workdir import resolve_workdir
+
+#: What ``run`` gives for a failure that is not the command's, and what ``exec`` does.
+_RUN_FAILED, _NOT_STARTED = 125, 126
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,10 @@ def execute(
     """
     process = require_running(context, record)
     with _files(context, record) as (process_file, pid_file, log):
-        config = _process(context, record, spec, process)
+        try:
+            config = _process(context, record, spec, process)
+        except InvalidArgument as wrong:
+            raise CommandFailed(wrong.brief, _NOT_STARTED, details=wrong.details) from wrong
         with effect("exec.write_config", path=process_file):
             process_file.write_text(json.dumps(config))
         runtime = context.runtime_of(record)
@@ -80,8 +86,15 @@ def execute(
                 os.close(nowhere)
         error = read_log_error(log) if done.exit_code and not done.timed_out else None
         if error is not None:
-            raise start_failure(error, spec.command[0], "OCI runtime exec failed: exec failed: ")
+            raise _failure(error, spec.command[0])
         return done
+
+
+def _failure(message: str, command: str) -> CommandFailed:
+    failure = start_failure(message, command, "OCI runtime exec failed: exec failed: ")
+    if failure.exit_code == _RUN_FAILED:
+        return CommandFailed(failure.brief, _NOT_STARTED)
+    return failure
 
 
 def require_running(context: Context, record: ContainerRecord) -> ProcessIdentity:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..effects import effect
 from ..errors import NotSupported
+from .reference import parse_tag_target
 from .rows import Image
 from .spool import new_spool
 from .tarwriter import TarWriter
@@ -56,8 +57,10 @@ def busybox(
     """Make the image ``busybox`` of the machine's static busybox; a second time it is the same.
 
     Raises:
+        InvalidArgument: for a bad reference.
         NotSupported: if there is no static busybox, naming its package.
     """
+    parse_tag_target(reference)
     binary = find_busybox()
     tell(f"Packing {binary} and its applets")
     with new_spool(images.layout.data_root) as archive:
@@ -170,12 +173,14 @@ def debian(
     Takes about a minute, and 0.5 GiB of memory or of space below data-root while it does.
 
     Raises:
+        InvalidArgument: for a bad reference.
         NotSupported: if debootstrap is missing, naming its package, or apt has no source.
         Unavailable: if debootstrap fails, with the end of its log.
     """
     from .debootstrap import debian_root
 
     target = reference or f"debian:{suite}"
+    parse_tag_target(target)
     with new_spool(images.layout.data_root) as archive:
         debian_root(suite, images.layout.data_root, archive, tell)
         archive.seek(0)

@@ -25,6 +25,8 @@ logger = logging.getLogger("stowage.net")
 PREDEFINED = ("bridge", "host", "none")
 #: What a container gets when nobody asked: the first that has a driver here.
 DEFAULT = ("bridge", "none")
+#: The setting that remembers which default network the user was told of.
+_SAID = "default-network-said"
 _SHARED_PREFIX = "container:"
 
 
@@ -83,15 +85,21 @@ class Networks:
             except NotSupported:
                 continue
             if name != DEFAULT[0]:
-                logger.warning(
-                    "no driver for the network %r is installed; the container gets %r",
-                    DEFAULT[0],
-                    name,
-                )
+                self._say_fallback(name)
             return network
         raise NotSupported(
             "no network driver is installed", resolution="stowage driver ls shows why"
         )
+
+    def _say_fallback(self, name: str) -> None:
+        """Said once per root, not at each run of a container."""
+        if self._metastore.setting(_SAID) == name:
+            return
+        self._metastore.change(_SAID, name)
+        logger.warning(
+            "no driver for the network %r is installed; containers get %r unless --network says"
+            " otherwise", DEFAULT[0], name,
+        )  # fmt: skip
 
     def _row(self, reference: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = (

@@ -374,3 +374,76 @@ def test_bringing_an_image_to_another_driver_is_said_once(stowage: Run, tmp_path
     assert (first.code, second.code, first.out) == (0, 0, "")
     assert "the image fresh:latest is on overlay; copying 1 layer of it to vfs" in first.err
     assert "copying" not in second.err
+
+
+def test_attach_joins_a_running_container(cli_root: Path, stowage: Run) -> None:
+    """Its output from now on, our input, its exit code; not of one that does not run."""
+    stowage(
+        *RUN, "-d", "-i", "--name", "at", "busybox", "sh", "-c", "read line; echo $line; exit 6"
+    )
+    command = [sys.executable, "-m", "stowage", "--root", str(cli_root), "attach", "at"]
+
+    done = subprocess.run(command, input=b"hello\n", capture_output=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (6, b"hello\n", b"")
+    again = stowage("attach", "at")
+    assert again.code == 1
+    assert "You cannot attach to a stopped container, start it first" in again.err
+
+
+def test_a_container_is_renamed(stowage: Run) -> None:
+    """The slash that Docker's API puts before names may be given; taken names are refused."""
+    for name in ("one", "/two"):
+        assert stowage("create", "--network", "none", "--name", name, "busybox", "true").code == 0
+    assert stowage("container", "rename", "one", "/three").code == 0
+    assert sorted(stowage("ps", "-a", "--format", "{{.Names}}").out.split()) == ["three", "two"]
+    taken = stowage("rename", "two", "three")
+    assert (taken.code, 'The container name "/three" is already in use' in taken.err) == (1, True)
+
+
+def test_exec_has_dockers_code_for_what_cannot_start(stowage: Run) -> None:
+    """126 for a directory or a user that is not there, 127 for a command."""
+    stowage(*RUN, "-d", "--name", "ex", "busybox", "sleep", "100")
+    for code, *words in (
+        (126, "-w", "/nonexist", "ex", "true"),
+        (126, "-u", "nosuchuser", "ex", "true"),
+        (127, "ex", "nosuch"),
+    ):
+        assert stowage("exec", *words).code == code
+
+
+def test_a_commit_without_the_base_is_said(stowage: Run) -> None:
+    """An image of a ``--rootfs`` container holds what it changed, and no more."""
+    stowage(*RUN, "--name", "hr", "--rootfs", "/", "sh", "-c", "echo x > /only")
+
+    done = stowage("commit", "hr", "upper")
+
+    assert done.code == 0
+    assert "hr runs on the directory /, which is no part of the image" in done.err
+    assert stowage("rmi", "upper").code == 0
+
+
+def test_inspect_tells_where_a_running_container_lives(stowage: Run) -> None:
+    """Its merged root and network namespace, by its process; and the form of its log."""
+    stowage(*RUN, "-d", "--name", "in", "busybox", "sleep", "100")
+    (document,) = json.loads(stowage("inspect", "in").out)
+    pid = document["State"]["Pid"]
+
+    merged = document["GraphDriver"]["Data"]["MergedDir"]
+    assert (merged, os.path.exists(f"{merged}/bin/busybox")) == (f"/proc/{pid}/root", True)
+    assert document["NetworkSettings"]["SandboxKey"] == f"/proc/{pid}/ns/net"
+    assert document["HostConfig"]["LogConfig"]["Type"] == "k8s-file"
+    stowage("kill", "in")
+    stowage("wait", "in")
+    (document,) = json.loads(stowage("inspect", "in").out)
+    assert "MergedDir" not in document["GraphDriver"]["Data"]
+    assert document["NetworkSettings"]["SandboxKey"] == ""
+
+
+def test_an_export_that_cannot_be_written_names_the_file(stowage: Run) -> None:
+    """The one that was asked for, not the draft beside it."""
+    stowage("create", "--network", "none", "--name", "xp", "busybox", "true")
+
+    done = stowage("export", "-o", "/nonexist/x", "xp")
+
+    assert (done.code, done.err) == (1, "Error: /nonexist/x: No such file or directory\n")

@@ -129,6 +129,9 @@ def test_drivers_say_what_they_can_do_here(stowage: Run) -> None:
         if line
     ]
     assert {row["Name"]: row["Default"] for row in rows}["overlay"] == "*"
+    assert "overlay2" in stowage("driver", "ls").out.splitlines()[1]
+    unknown = stowage("-s", "nosuch", "driver", "ls")
+    assert (unknown.code, "nosuch" in unknown.err, "overlay" in unknown.out) == (1, True, True)
     assert "The storage driver of this root is overlay: recorded" in (
         stowage("driver", "explain").out
     )
@@ -155,3 +158,12 @@ def test_a_template_error_is_said_in_gos_words(stowage: Run) -> None:
     assert done.code == 64
     assert 'template parsing error: function "nosuch" not defined' in done.err
     assert stowage("images", "--format", "{{.Nosuch}}").code == 1
+
+
+def test_a_bad_name_is_refused_before_any_work(stowage: Run) -> None:
+    """Nothing is packed for a reference that cannot be one."""
+    done = stowage("bootstrap", "busybox", "BadName")
+
+    assert done.code == 1
+    assert "Packing" not in done.err
+    assert "repository name must be lowercase" in done.err

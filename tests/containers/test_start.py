@@ -329,8 +329,9 @@ def test_exec_refuses_in_dockers_words(boxes: Boxes) -> None:
         with pytest.raises(CommandFailed) as failure:
             boxes.containers.exec(record.id, ExecSpec((command,)))
         assert failure.value.exit_code == code
-    with pytest.raises(InvalidArgument, match="resolves to '/proc"):
+    with pytest.raises(CommandFailed, match="resolves to '/proc") as failure:
         boxes.containers.exec(record.id, ExecSpec(("ls",), working_dir="/proc/self/fd/9"))
+    assert failure.value.exit_code == 126
     boxes.containers.kill(record.id)
     boxes.containers.wait(record.id)
     with pytest.raises(FailedPrecondition, match=f"Container {record.id} is not running"):
