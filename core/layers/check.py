@@ -65,7 +65,7 @@ def check(
     full: bool = False,
     is_referenced: Callable[[SnapshotInfo], bool] | None = None,
 ) -> Iterator[CheckFinding]:
-    """Yield what is wrong; *full* reads every file of every committed layer.
+    """Yield what is wrong; *full* holds every committed layer against its archive.
 
     With *is_referenced* also the layers that nothing refers to. Changes nothing.
     """
@@ -189,12 +189,12 @@ def _chain(context: StoreContext, row: Row) -> Iterator[CheckFinding]:
 
 def _contents(context: StoreContext, row: Row) -> Iterator[CheckFinding]:
     try:
-        for path in contents.differing(context, row):
+        for path, how in contents.differing(context, row).items():
             yield CheckFinding(
                 CheckKind.LAYER_CONTENT_MODIFIED,
                 row.name,
                 row.driver,
-                f"{path} is gone or has changed",
+                f"{path} {how}",
                 _RELOAD,
             )
     except DataLoss as error:

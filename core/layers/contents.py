@@ -20,7 +20,7 @@ from .context import StoreContext
 from .diff import Packed, compare_changes, pack_comparison, pack_tree, tree_changes, tree_usage
 from .recipe import reassemble, verify
 from .rows import Row
-from .tree import Tree
+from .tree import Tree, shown
 from .unpack import Unpacked, UnpackLimits, unpack
 
 _BLOCK_BYTES = 512  # the unit of st_blocks (stat(2))
@@ -160,11 +160,30 @@ def export(context: StoreContext, row: Row, out: BinaryIO) -> str:
     return diff_id
 
 
-def differing(context: StoreContext, row: Row) -> list[str]:
-    """Return the paths of a committed layer that are not what its recipe says."""
+def differing(context: StoreContext, row: Row) -> dict[str, str]:
+    """Return the paths of a committed layer that are not what its recipe says, and how.
+
+    Raises:
+        DataLoss: if the recipe is damaged.
+    """
+    from .described import describe
+    from .holding import differences
+
     assert row.diff_id is not None  # committed
     with context.recipes.open(row.diff_id) as recipe, attach(context, row) as attached:
-        return list(verify(recipe, attached.root))
+        found = dict.fromkeys(verify(recipe, attached.root), "is gone or has changed")
+        with parent_root(context, row) as lower:
+            parent = None if lower is None else lower()
+            try:
+                description = describe(recipe, attached.root, parent)
+                changed = changes(context, row, attached.root)
+                for place, how in differences(description, attached.root, parent, changed):
+                    path = shown(place)
+                    found[path] = f"{found[path]}, {how}" if path in found else how
+            finally:
+                if parent is not None:
+                    os.close(parent)
+    return found
 
 
 # --- what the codec works on -----------------------------------------------------------------

@@ -84,7 +84,7 @@ class Extractor(AbstractContextManager["Extractor"]):
         if path.startswith(b"./"):
             path = path[2:]
         if not path or path[0] in b"./" or b"/." in path or b"//" in path:
-            path = _cleaned(path)
+            path = cleaned(path)
             if WHITEOUT_PREFIX in path and self._mark(path):
                 self._skip_payload(member)
                 return
@@ -198,7 +198,7 @@ class Extractor(AbstractContextManager["Extractor"]):
     # --- hard links --------------------------------------------------------------------------
 
     def _link(self, path: bytes, member: Member) -> None:
-        target = _cleaned(member.link)
+        target = cleaned(member.link)
         above, base = split(target)
         with self._directories.walk() as walk:
             source = join(resolve(walk, above), base)
@@ -359,7 +359,7 @@ def _attributes(member: Member) -> Attributes:
     return Attributes(member.mode & 0o7777, member.uid, member.gid, member.mtime_ns, member.xattrs)
 
 
-def _cleaned(name: bytes) -> bytes:
+def cleaned(name: bytes) -> bytes:
     """Return a path of an archive relative to its root, without ``.``, ``..`` and empty names.
 
     Raises:
