@@ -18,7 +18,7 @@ from . import contents, rows
 from .context import StoreContext
 from .digests import chain_id
 from .init import LABEL as INIT
-from .recovery import orphans, row_of_stray, stray_trash
+from .recovery import orphans, removable, row_of_stray, stray_containers, stray_trash
 from .rows import Row
 
 
@@ -30,7 +30,7 @@ class CheckKind(str, Enum):
     LAYER_MISSING = "layer-missing"
     """A snapshot is recorded, but its directory, or a part of it, is not there."""
     LAYER_UNACCOUNTED = "layer-unaccounted"
-    """A directory is there that nothing is recorded of."""
+    """A directory or recipe is there that nothing is recorded of."""
     LAYER_DATA_MISSING = "layer-data-missing"
     """A layer's recipe is not there."""
     LAYER_INCORRECT_DIGEST = "layer-incorrect-content-digest"
@@ -57,6 +57,10 @@ class CheckFinding:
 
 _ATTEMPTS = 5
 _RELOAD = "remove what uses the layer, 'stowage gc', and load its image again"
+
+
+_REMOVED_BY_GC = "'stowage gc' removes it"
+_NO_DRIVER = "install its driver and run 'stowage gc', or remove it by hand if it is not ours"
 
 
 def check(
@@ -207,22 +211,22 @@ def _contents(context: StoreContext, row: Row) -> Iterator[CheckFinding]:
 
 def _strangers(context: StoreContext) -> Iterator[CheckFinding]:
     for driver, directory in orphans(context):
-        yield CheckFinding(
-            CheckKind.LAYER_UNACCOUNTED,
-            str(directory),
-            driver,
-            "nothing is recorded of it",
-            "'stowage gc' removes it",
-        )
+        yield _stranger(directory, driver, removable=removable(context, driver))
     for directory in stray_trash(context):
         row = row_of_stray(context, directory)
-        yield CheckFinding(
-            CheckKind.LAYER_UNACCOUNTED,
-            str(directory),
-            None if row is None else row.driver,
-            "nothing is recorded of it" if row is None else f"it belongs to {row.name!r}",
-            f"'stowage gc' {'removes it' if row is None else 'brings it back'}",
-        )
+        driver = directory.name.rpartition("-")[0]
+        if row is None:
+            yield _stranger(directory, None, removable=removable(context, driver))
+        else:
+            yield CheckFinding(
+                CheckKind.LAYER_UNACCOUNTED,
+                str(directory),
+                row.driver,
+                f"it belongs to {row.name!r}",
+                "'stowage gc' brings it back",
+            )
+    for path in (*stray_containers(context), *context.recipes.strangers()):
+        yield _stranger(path, None, removable=True)
     waiting = {entry.directory for entry in context.trash.entries()}
     for name, error in sorted(context.reaper.problems.items()):
         if name not in waiting:  # deleted by another reaper meanwhile
@@ -230,6 +234,16 @@ def _strangers(context: StoreContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             CheckKind.TRASH_STUCK, name, None, str(error), "remove the cause, then 'stowage gc'"
         )
+
+
+def _stranger(path: Path, driver: str | None, *, removable: bool) -> CheckFinding:
+    return CheckFinding(
+        CheckKind.LAYER_UNACCOUNTED,
+        str(path),
+        driver,
+        "nothing is recorded of it",
+        _REMOVED_BY_GC if removable else _NO_DRIVER,
+    )
 
 
 def _unreferenced(
@@ -246,5 +260,5 @@ def _unreferenced(
                 row.name,
                 row.driver,
                 "no image and no snapshot uses it",
-                "'stowage gc' removes it",
+                _REMOVED_BY_GC,
             )

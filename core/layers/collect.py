@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..effects import effect
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..model import Kind, SnapshotInfo
+from ..store.erase import erase_path
 from . import rows
 from .context import StoreContext
-from .recovery import drop_abandoned, settle_strays, sweep_locks
+from .recovery import drop_abandoned, settle_strays, stray_containers, sweep_locks
 from .removal import remove
 
 _LOCK = "gc"
@@ -58,7 +61,7 @@ def keeping(context: StoreContext) -> Iterator[None]:
 
 def collect(context: StoreContext, is_referenced: Callable[[SnapshotInfo], bool]) -> Collected:
     """Remove committed snapshots without children that nothing refers to, then their parents in
-    turn; also orphans, unused recipes and lock files. Drains the trash.
+    turn; also orphans, unused recipes and lock files, and what is no container's. Drains the trash.
 
     Raises:
         Busy: if layers are being added at this moment; names by whom.
@@ -69,12 +72,22 @@ def collect(context: StoreContext, is_referenced: Callable[[SnapshotInfo], bool]
         settle_strays(context)
         drop_abandoned(context)
         removed = list(_remove_unreferenced(context, is_referenced))
+    for path in stray_containers(context):
+        _erase(path)
     left = context.reaper.drain()
     recipes = context.recipes.sweep()
     size_bytes = sum(info.usage.size_bytes for info in removed if info.usage)
     problems = context.reaper.problems
     texts = tuple(f"{entry.directory}: {problems[entry.directory]}" for entry in left)
     return Collected(tuple(removed), len(recipes), sweep_locks(context), size_bytes, texts)
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        erase_path(path)
+    else:
+        with effect("file.delete", path=path):
+            path.unlink(missing_ok=True)
 
 
 def _remove_unreferenced(

@@ -41,7 +41,7 @@ _FORMAT_BY_TYPE = {
 _COMPARED = (b"user.", b"trusted.", b"security.capability", b"system.posix_acl_default")
 _MARKS = (b"user.overlay.", b"trusted.overlay.", b"user.fuseoverlayfs.")
 _SECOND = 1_000_000_000
-_STORABLE_SECONDS = range(0, 1 << 31)
+_STORABLE_SECONDS = range(1 << 31)
 """What every file system can keep; others clamp what is beyond (ext4 with small inodes)."""
 
 

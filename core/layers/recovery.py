@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ _BOOT = "boot-id"
 _WAIT_SECONDS = 60.0
 _PROBE_SECONDS = 60.0
 """A scratch directory older than this has lost its probe."""
+
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger("stowage.layers.recovery")
 
@@ -137,6 +140,15 @@ def orphans(context: StoreContext) -> Iterator[tuple[str, Path]]:
             yield driver, directory
 
 
+def removable(context: StoreContext, driver: str) -> bool:
+    """Whether a driver of that name is there: without it nothing of its own can be deleted."""
+    try:
+        context.handle(driver)
+    except StowageError:
+        return False
+    return True
+
+
 def stray_trash(context: StoreContext) -> Iterator[Path]:
     """Yield directories in the trash that no row knows."""
     listed = _directories(context.layout.trash)
@@ -150,14 +162,18 @@ def settle_strays(context: StoreContext) -> None:
     """Have rows and directories agree again, after a loss of power took the last transactions.
 
     A directory in the trash whose snapshot has its row goes back to it: the removal is undone
-    whole. Any other that no row knows is left to the reaper. Safe at any time.
+    whole. Any other that no row knows is left to the reaper, but stays if its driver is not there.
+    Safe at any time.
     """
     for driver, directory in orphans(context):
-        context.trash.bury_orphan(driver, directory)
+        if removable(context, driver):
+            context.trash.bury_orphan(driver, directory)
     for directory in stray_trash(context):
         row = row_of_stray(context, directory)
-        if row is None or not context.trash.restore(row.driver, row.id):
-            context.trash.bury_orphan(directory.name.rpartition("-")[0], directory)
+        driver = directory.name.rpartition("-")[0]
+        restored = row is not None and context.trash.restore(row.driver, row.id)
+        if not restored and removable(context, driver):
+            context.trash.bury_orphan(driver, directory)
 
 
 def row_of_stray(context: StoreContext, directory: Path) -> Row | None:
@@ -169,6 +185,21 @@ def row_of_stray(context: StoreContext, directory: Path) -> Row | None:
     driver, _, number = directory.name.rpartition("-")
     row = rows.by_id(context.metastore.read(), int(number)) if number.isdigit() else None
     return row if row is not None and row.driver == driver else None
+
+
+def stray_containers(context: StoreContext) -> Iterator[Path]:
+    """Yield what lies among the containers' directories and is none by its name.
+
+    One that is named by an id and has no row is what a kill left; the recovery of containers,
+    which knows their locks, removes it.
+    """
+    try:
+        listed = sorted(context.layout.containers.iterdir())
+    except FileNotFoundError:
+        return
+    for path in listed:
+        if not _CONTAINER.fullmatch(path.name):
+            yield path
 
 
 def _directories(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ nobody's.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +17,14 @@ from typing import BinaryIO
 
 from ..effects import effect
 from ..errors import Busy, DataLoss
+from .erase import erase_path
 from .layout import RootLayout
 from .locks import Lease, Locks
 from .metastore import Metastore
 
 _LOCK = "recipes"
 _STAGED = "."
+_RECIPE = re.compile(r"[0-9a-f]{64}|\..*", re.DOTALL)
 
 
 class RecipeDraft:
@@ -123,6 +126,10 @@ class Recipes:
                 self._unlink(path)
         return unused
 
+    def strangers(self) -> list[Path]:
+        """Return what cannot be a recipe by its name; unlike an unnamed one no kill leaves it."""
+        return [path for path in self.paths() if not _RECIPE.fullmatch(path.name)]
+
     def _alone(self) -> Lease | None:
         """Keep writers out; None if there are any (another sweeper is soon done)."""
         try:
@@ -139,4 +146,7 @@ class Recipes:
 
     def _unlink(self, path: Path) -> None:
         with effect("recipe.delete", path=path):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():  # nobody of us made it
+                erase_path(path)
+            else:
+                path.unlink(missing_ok=True)

@@ -104,6 +104,38 @@ def test_an_orphan_is_found_and_collected(
     assert not (root / "data" / "storage" / "vfs" / "999").exists()
 
 
+def test_what_nobody_owns_among_containers_and_recipes_is_found_and_collected(
+    layers: LayerStore, layer: SnapshotInfo, root: Path
+) -> None:
+    data = root / "data"
+    strays = [data / "containers" / "deadbeef", data / "recipes" / "junk"]
+    for stray in strays:
+        (stray / "inside").mkdir(parents=True)
+    (data / "recipes" / ("0" * 64)).write_bytes(b"a kill may leave this")
+
+    assert kinds(layers) == [CheckKind.LAYER_UNACCOUNTED] * 2
+    layers.gc(lambda info: True)
+    assert layers.check(full=True) == []
+    assert not any(stray.exists() for stray in strays)
+    assert len(os.listdir(data / "recipes")) == 1
+
+
+def test_what_has_no_driver_is_told_and_left_where_it_is(layers: LayerStore, root: Path) -> None:
+    alone = root / "data" / "storage" / "other" / "1"
+    trashed = root / "data" / "trash" / "other-2"
+    for stray in (alone, trashed):
+        stray.mkdir(parents=True)
+
+    collected = layers.gc(lambda info: True)
+
+    assert collected.left == ()
+    assert alone.is_dir()
+    assert trashed.is_dir()
+    found = layers.check()
+    assert [finding.kind for finding in found] == [CheckKind.LAYER_UNACCOUNTED] * 2
+    assert "install its driver" in found[0].remedy
+
+
 def test_a_wrong_chain_is_found(layers: LayerStore, layer: SnapshotInfo, root: Path) -> None:
     with sqlite3.connect(root / "data" / "metadata.db") as connection:
         connection.execute("UPDATE snapshots SET chain_id = 'sha256:0'")
