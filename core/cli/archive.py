@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from ..effects import effect
 from ..errors import InvalidArgument
-from ..options import nearest
+from ..options import nearest, parse_size
 from .command import Command
 from .context import Context
-from .flags import Flag, Parsed, many, switch
+from .flags import Flag, Parsed, integer, many, switch
 from .streams import is_terminal
 
 if TYPE_CHECKING:
     from ..images.saving import ArchiveFormat
+    from ..layers.unpack import UnpackLimits
 
 _FORMATS: dict[str, ArchiveFormat] = {
     "docker-archive": "docker-archive",
@@ -79,6 +80,16 @@ def write_archive(target: str | None, write: Callable[[BinaryIO], object]) -> No
         raise
 
 
+def _limits(parsed: Parsed) -> UnpackLimits:
+    from ..layers.unpack import UnpackLimits
+
+    size_bytes, entries = parsed.number("max-size"), parsed.number("max-entries")
+    return UnpackLimits(
+        size_bytes if isinstance(size_bytes, int) else None,
+        entries if isinstance(entries, int) else None,
+    )
+
+
 def _import(context: Context, parsed: Parsed) -> None:
     source = parsed.arguments[0]
     if "://" in source:
@@ -93,6 +104,7 @@ def _import(context: Context, parsed: Parsed) -> None:
             reference,
             changes=parsed.texts("change"),
             comment=parsed.text("message") or f"Imported from {source}",
+            limits=_limits(parsed),
         )
     context.print(image.id)
 
@@ -103,7 +115,7 @@ def _load(context: Context, parsed: Parsed) -> None:
             context.print(message)
 
     with reading(parsed.text("input")) as stream:
-        context.engine.images.load(stream, tell=tell)
+        context.engine.images.load(stream, tell=tell, limits=_limits(parsed))
 
 
 def _save(context: Context, parsed: Parsed) -> None:
@@ -147,6 +159,15 @@ def _bootstrap(context: Context, parsed: Parsed) -> None:
     context.print(image.id)
 
 
+_LIMITS = (
+    Flag(
+        "max-size",
+        "Refuse a layer whose files hold more bytes than this (512M, 10G)",
+        parse=parse_size,
+    ),
+    Flag("max-entries", "Refuse a layer with more entries than this", parse=integer),
+)
+
 COMMANDS = {
     "image import": Command(
         "[OPTIONS] file|- [REPOSITORY[:TAG]]",
@@ -154,6 +175,7 @@ COMMANDS = {
         (
             many("change", "Apply Dockerfile instruction to the created image", "c"),
             Flag("message", "Set commit message for imported image", "m"),
+            *_LIMITS,
         ),
     ),
     "image load": Command(
@@ -162,6 +184,7 @@ COMMANDS = {
         (
             Flag("input", "Read from tar archive file, instead of STDIN", "i"),
             switch("quiet", "Suppress the load output", "q"),
+            *_LIMITS,
         ),
     ),
     "image save": Command(

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from ..errors import DataLoss, InvalidArchive, StowageError, Unavailable
 from ..layers.foreign import as_tar
 from ..layers.store import LayerStore
+from ..layers.unpack import UnpackLimits
 from ..store.metastore import Metastore, record_event
 from .archives import ImageArchive
 from .config import HistoryEntry, ImageConfig, RunConfig, image_id, this_platform
@@ -49,13 +50,17 @@ class ImageMaker:
         self._remover = remover
 
     def load(
-        self, archive: ImageArchive, driver: str | None, tell: Callable[[str], None]
+        self,
+        archive: ImageArchive,
+        driver: str | None,
+        tell: Callable[[str], None],
+        limits: UnpackLimits | None = None,
     ) -> list[Image]:
         """Add every image of an archive; all or none of them. Says each in Docker's words."""
         chains: list[Sequence[str]] = [chain_of(image.config.diff_ids) for image in archive.images]
         with self._adding(chains):
             for image in archive.images:
-                self._add_layers(archive, image, driver)
+                self._add_layers(archive, image, driver, limits)
             replaced = self._record([_loaded(image) for image in archive.images])
         for reference, before in replaced:
             tell(
@@ -78,12 +83,13 @@ class ImageMaker:
         created_ns: int | None,
         comment: str,
         driver: str | None,
+        limits: UnpackLimits | None = None,
     ) -> Image:
         """Make an image with one layer of the archive of a root file system."""
         with as_tar(stream) as layer:
             return self.create(
                 None, layer, config, reference=reference, created_ns=created_ns, comment=comment,
-                driver=driver, action="import",
+                driver=driver, action="import", limits=limits,
             )  # fmt: skip
 
     def create(
@@ -100,6 +106,7 @@ class ImageMaker:
         container_id: str | None = None,
         driver: str | None = None,
         action: str = "create",
+        limits: UnpackLimits | None = None,
     ) -> Image:
         """Make an image from *parent* and one more layer, or from its config alone."""
         base = parent.config if parent else ImageConfig(this_platform())
@@ -107,7 +114,7 @@ class ImageMaker:
         with self._adding(added):
             diff_ids = base.diff_ids
             if layer is not None:
-                diff_ids = (*diff_ids, self._add_layer(layer, parent, driver))
+                diff_ids = (*diff_ids, self._add_layer(layer, parent, driver, limits))
                 added.append(chain_of(diff_ids))
             created = format_time(time.time_ns() if created_ns is None else created_ns)
             step = HistoryEntry(created, created_by, author, comment, empty_layer=layer is None)
@@ -143,10 +150,16 @@ class ImageMaker:
                     pass
             raise
 
-    def _add_layer(self, stream: BinaryIO, parent: Image | None, driver: str | None) -> str:
+    def _add_layer(
+        self,
+        stream: BinaryIO,
+        parent: Image | None,
+        driver: str | None,
+        limits: UnpackLimits | None,
+    ) -> str:
         """Add a layer whose diffID is not known yet; return it."""
         top = parent.top if parent else None
-        info = self._layers.add_layer(stream, top, driver=driver)
+        info = self._layers.add_layer(stream, top, driver=driver, limits=limits)
         row = self._metastore.read().execute(
             "SELECT diff_id FROM snapshots WHERE driver = ? AND name = ?", (info.driver, info.name)
         ).fetchone()  # fmt: skip
@@ -154,7 +167,13 @@ class ImageMaker:
             raise DataLoss(f"layer {info.name} on {info.driver} has no recorded diffID")
         return str(row["diff_id"])
 
-    def _add_layers(self, archive: ImageArchive, image: PackedImage, driver: str | None) -> None:
+    def _add_layers(
+        self,
+        archive: ImageArchive,
+        image: PackedImage,
+        driver: str | None,
+        limits: UnpackLimits | None,
+    ) -> None:
         """Add the layers that are not there; the archive is not read for the others."""
         chain, connection = chain_of(image.config.diff_ids), self._metastore.read()
         if chain and driver is None and drivers_of(connection, chain[-1]):
@@ -163,15 +182,23 @@ class ImageMaker:
         target = driver or self._layers.default_driver
         for name, diff_id, blob in zip(chain, image.config.diff_ids, image.layers, strict=True):
             if target not in drivers_of(connection, name):
-                self._add_blob(archive, blob, parent, target, diff_id)
+                self._add_blob(archive, blob, parent, target, diff_id, limits)
             parent = name
 
     def _add_blob(
-        self, archive: ImageArchive, blob: Blob, parent: str | None, driver: str, diff_id: str
+        self,
+        archive: ImageArchive,
+        blob: Blob,
+        parent: str | None,
+        driver: str,
+        diff_id: str,
+        limits: UnpackLimits | None,
     ) -> None:
         try:
             with open_blob(archive.source, blob) as stream:
-                self._layers.add_layer(stream, parent, driver=driver, diff_id=diff_id)
+                self._layers.add_layer(
+                    stream, parent, driver=driver, diff_id=diff_id, limits=limits
+                )
         except DataLoss as error:
             raise InvalidArchive(
                 f"layer {blob.name} is not the one that the image's config names",

@@ -40,6 +40,7 @@ from .rows import (
 
 if TYPE_CHECKING:
     from ..layers.collect import Collected
+    from ..layers.unpack import UnpackLimits
     from .saving import ArchiveFormat, SavedImage
 
 __all__ = ["Image", "Images"]
@@ -191,21 +192,23 @@ class Images:
         comment: str = "Imported from -",
         created_ns: int | None = None,
         driver: str | None = None,
+        limits: UnpackLimits | None = None,
     ) -> Image:
         """Make an image of the archive of a root file system, of any compression.
 
         *changes* are Dockerfile instructions for its config. *created_ns* is now unless it is
-        given; with it the same archive gives the same image.
+        given; with it the same archive gives the same image. *limits* are how much it may hold.
 
         Raises:
             InvalidArgument: if the name or a change is wrong.
-            InvalidArchive: if the archive is; nothing of it is kept.
+            InvalidArchive: if the archive is, or is over a limit; nothing of it is kept.
         """
         target = parse_tag_target(reference) if reference else None
         config = apply_changes(RunConfig(), changes)
         return self._maker.import_tree(
-            stream, target, config, created_ns=created_ns, comment=comment, driver=driver
-        )
+            stream, target, config, created_ns=created_ns, comment=comment, driver=driver,
+            limits=limits,
+        )  # fmt: skip
 
     def create(
         self,
@@ -245,29 +248,41 @@ class Images:
         )  # fmt: skip
 
     def load(
-        self, stream: BinaryIO, *, driver: str | None = None, tell: Callable[[str], None] = _ignore
+        self,
+        stream: BinaryIO,
+        *,
+        driver: str | None = None,
+        tell: Callable[[str], None] = _ignore,
+        limits: UnpackLimits | None = None,
     ) -> Sequence[Image]:
         """Add every image of a docker-archive or oci-archive, of any compression; all or none.
 
         *tell* is given what was done, in Docker's words. Layers that are here are not read.
+        *limits* are how much each layer may hold.
 
         Raises:
-            InvalidArchive: if it is neither, or damaged; naming what is missing or wrong.
+            InvalidArchive: if it is neither, or damaged, or a layer is over a limit; naming what
+                is missing or wrong.
             NotSupported: if it has no image for this machine's platform.
         """
         from .archives import open_archive
 
         with open_archive(stream, self.layout.data_root) as archive:
-            return self._maker.load(archive, driver, tell)
+            return self._maker.load(archive, driver, tell, limits)
 
     def load_layout(
-        self, path: Path, *, driver: str | None = None, tell: Callable[[str], None] = _ignore
+        self,
+        path: Path,
+        *,
+        driver: str | None = None,
+        tell: Callable[[str], None] = _ignore,
+        limits: UnpackLimits | None = None,
     ) -> Sequence[Image]:
         """Add every image of an OCI image layout in a directory; as :meth:`load`."""
         from .archives import open_layout
 
         with open_layout(path) as archive:
-            return self._maker.load(archive, driver, tell)
+            return self._maker.load(archive, driver, tell, limits)
 
     # --- giving out --------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -167,3 +168,29 @@ def test_a_bad_name_is_refused_before_any_work(stowage: Run) -> None:
     assert done.code == 1
     assert "Packing" not in done.err
     assert "repository name must be lowercase" in done.err
+
+
+@pytest.mark.parametrize("limit", [("--max-size", "1k"), ("--max-entries", "1")])
+@pytest.mark.parametrize("command", ["import", "load"])
+def test_archives_over_a_limit_are_refused_and_leave_nothing(
+    stowage: Run, tmp_path: Path, command: str, limit: tuple[str, str]
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "big").write_bytes(b"x" * 5000)
+    archive = tmp_path / "archive.tar"
+    subprocess.run(["tar", "-C", tmp_path / "tree", "-cf", archive, "."], check=True)
+    words = [command, str(archive), "bomb"]
+    if command == "load":
+        assert stowage("import", str(archive), "bomb").code == 0
+        assert stowage("save", "-o", str(archive), "bomb").code == 0
+        assert stowage("rmi", "bomb").code == 0
+        words = [command, "-i", str(archive)]
+    images = stowage("images", "-aq").out
+
+    refused = stowage(*words, *limit) if command == "load" else stowage(command, *limit, *words[1:])
+
+    assert refused.code == 1
+    assert "holds more than 1" in refused.err
+    assert stowage("images", "-aq").out == images
+    assert stowage(words[0], "--max-size", "1m", "--max-entries", "99", *words[1:]).code == 0
+    assert stowage("rmi", "bomb").code == 0
