@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..config import DEFAULT_CONFIG_FILE, Config, FlagValue
+from ..effects import effect
 from ..errors import PermissionDenied, StowageError
 from .errors import FAILED, report
 
@@ -78,6 +79,28 @@ class Context:
                 details=f"{os.strerror(error.errno or 0)}: {error.filename}",
                 resolution="run as root, or keep a root of your own with --root DIR",
             ) from error
+
+    @cached_property
+    def probing_engine(self) -> Engine:
+        """The engine; on a root of its own for this command where the default one is not ours to
+        open, for what works here can be told without it.
+
+        Raises:
+            PermissionDenied: if a root was named and is not ours to open.
+        """
+        try:
+            return self.engine
+        except PermissionDenied as error:
+            if self.config.origin("data-root").source != "default":
+                raise
+            self.say(f"{error.brief}; what follows is about an empty one made for this command")
+        from tempfile import TemporaryDirectory
+
+        from ..engine import Engine
+
+        with effect("root.scratch"):
+            place = Path(self._stack.enter_context(TemporaryDirectory(prefix="stowage-")))
+        return self._stack.enter_context(Engine(place))
 
     def _log_to_stderr(self, config: Config) -> None:
         import logging

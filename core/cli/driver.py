@@ -53,7 +53,7 @@ _SCOPES = {"root": "the root", "snapshot": "one container", "both": "either"}
 
 
 def _reports(context: Context) -> Sequence[DriverReport]:
-    engine = context.engine
+    engine = context.probing_engine
     return [*engine.storage_drivers(), *engine.network_drivers()]
 
 
@@ -79,7 +79,7 @@ def _list(context: Context, parsed: Parsed) -> int:
     rows = [_row(report) for report in _reports(context)]
     context.print(DRIVERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
     try:
-        _ = context.engine.selection
+        _ = context.probing_engine.selection
     except NotFound as error:
         sys.stdout.flush()
         report(error, debug=context.debug)
@@ -111,7 +111,7 @@ def _explain(context: Context, parsed: Parsed) -> None:
 def _choice(context: Context) -> str:
     """Say which storage driver the root uses and by which rule, or why it can use none."""
     try:
-        selection = context.engine.decide()
+        selection = context.probing_engine.decide()
     except StowageError as error:
         return f"No storage driver is used: {error}"
     lines = [f"The storage driver of this root is {selection.name}: {selection.rule}."]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..errors import InvalidArchive, StowageError, from_os_error
+from ..errors import InvalidArchive, PermissionDenied, StowageError, from_os_error
 from .compression import decompressed
 from .digests import digest_of
 from .extract import Extractor
@@ -115,4 +116,13 @@ def _explained(error: OSError, name: bytes) -> StowageError:
     brief = f"The archive cannot be unpacked: {shown(name)}"
     if error.errno in _IMPOSSIBLE:
         return InvalidArchive(brief, details=str(error))
+    if error.errno == errno.EPERM and os.geteuid() != 0:
+        denied = PermissionDenied(
+            brief,
+            details=f"this process runs as uid {os.geteuid()}: only one with CAP_CHOWN can give"
+            " files to their owners, only one with CAP_MKNOD can make devices",
+            resolution="run the command as root, for example with sudo",
+        )
+        denied.errno = error.errno
+        return denied
     return from_os_error(error, brief)

@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from stowage.testing.lab import Lab
 
 from .conftest import Run
 
@@ -286,16 +289,41 @@ def test_a_snapshot_is_mounted_and_unmounted(stowage: Run, tmp_path: Path) -> No
     assert "No such container or snapshot: nosuch" in stowage("mount", "nosuch").err
 
 
-def test_a_user_who_is_not_root_is_told_so(cli_root: Path) -> None:
-    """Early, with the remedy, and without a traceback."""
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
     may_read = "dac_read_search"  # the checkout may lie below /root
     command = [
         "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
         "--inh-caps", f"+{may_read}", "--ambient-caps", f"+{may_read}",
-        sys.executable, "-m", "stowage", "--root", str(cli_root), "run", "busybox", "true",
+        sys.executable, "-m", "stowage", *words,
     ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+def test_a_user_who_is_not_root_learns_what_works(tmp_path: Path) -> None:
+    """Probing needs no root of the machine; only one that was named must be there to open."""
+    done = as_nobody("driver", "ls", "--format", "{{.Name}} {{.Works}}")
+    named = as_nobody("--root", str(tmp_path / "closed"), "driver", "ls")
+
+    assert done.returncode == 0, done.stderr
+    assert "vfs yes" in done.stdout.splitlines()
+    assert "made for this command" in done.stderr
+    assert named.returncode != 0
+    assert "cannot be opened" in named.stderr
+
+
+def test_a_user_who_is_not_root_is_told_why_an_archive_cannot_be_unpacked(lab: Lab) -> None:
+    with tempfile.TemporaryDirectory(dir=lab.directory) as name:
+        os.chown(name, 65534, 65534)
+        done = as_nobody("--root", f"{name}/root", "bootstrap", "-q", "busybox")
+
+    assert done.returncode == 1
+    assert "CAP_CHOWN" in done.stderr
+    assert "as root" in done.stderr
+
+
+def test_a_user_who_is_not_root_is_told_so(cli_root: Path) -> None:
+    """Early, with the remedy, and without a traceback."""
+    done = as_nobody("--root", str(cli_root), "run", "busybox", "true")
 
     assert done.returncode == 125
     assert "containers can be run by root only" in done.stderr
