@@ -242,6 +242,7 @@ def test_pools_survive_json() -> None:
     assert ipam.pools_from_json(json.loads(json.dumps(ipam.pools_to_json(pools)))) == pools
 
 
+@pytest.mark.requires("netns")
 def test_routes_of_the_host_are_claims_and_a_vpns_halves_are_not() -> None:
     def run() -> list[Claim]:
         with Netlink() as netlink:
