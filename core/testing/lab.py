@@ -48,6 +48,10 @@ class Lab:
         """Unmount and remove the directory; the namespaces go with the process. Idempotent."""
         if self.isolated and self.directory.exists():
             unmount(self.directory, lazy=True)
+        for path, names, _ in os.walk(self.directory):
+            for directory in (os.path.join(path, name) for name in names):
+                if not os.path.islink(directory):
+                    os.chmod(directory, 0o700)  # a test may have closed it to a plain user
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
