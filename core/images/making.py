@@ -20,7 +20,7 @@ from ..layers.store import LayerStore
 from ..layers.unpack import UnpackLimits
 from ..store.metastore import Metastore, record_event
 from .archives import ImageArchive
-from .config import HistoryEntry, ImageConfig, RunConfig, image_id, this_platform
+from .config import HistoryEntry, ImageConfig, RunConfig, this_platform
 from .packed import Blob, PackedImage, open_blob
 from .reference import Reference
 from .removal import ImageRemover
@@ -61,7 +61,7 @@ class ImageMaker:
         with self._adding(chains):
             for image in archive.images:
                 self._add_layers(archive, image, driver, limits)
-            replaced = self._record([_loaded(image) for image in archive.images])
+            made, replaced = self._record([_loaded(image) for image in archive.images])
         for reference, before in replaced:
             tell(
                 f"The image {reference} already exists, renaming the old one "
@@ -72,7 +72,7 @@ class ImageMaker:
                 tell(f"Loaded image: {reference.recorded}")
             if not image.references:
                 tell(f"Loaded image ID: {image.id}")
-        return [self._recorded(image.id) for image in archive.images]
+        return made
 
     def import_tree(
         self,
@@ -131,8 +131,8 @@ class ImageMaker:
             if container_id is not None:
                 labels[CONTAINER] = container_id
             references = (reference,) if reference else ()
-            self._record([_New(raw, diff_ids, references, action, labels)])
-        return self._recorded(image_id(raw))
+            (made,), _ = self._record([_New(raw, diff_ids, references, action, labels)])
+        return made
 
     # --- layers ------------------------------------------------------------------------------
 
@@ -211,12 +211,14 @@ class ImageMaker:
 
     # --- rows --------------------------------------------------------------------------------
 
-    def _record(self, images: Sequence[_New]) -> list[tuple[Reference, str]]:
-        """Record images and their names in one transaction; return the names that meant other
-        images before, with those."""
+    def _record(
+        self, images: Sequence[_New]
+    ) -> tuple[list[Image], list[tuple[Reference, str]]]:
+        """Record images and their names in one transaction; return them as they then are, and
+        the names that meant other images before, with those."""
 
-        def write(tx: sqlite3.Connection) -> list[tuple[Reference, str]]:
-            replaced = []
+        def write(tx: sqlite3.Connection) -> tuple[list[Image], list[tuple[Reference, str]]]:
+            identifiers, replaced = [], []
             for new in images:
                 self._require_layers(tx, new.diff_ids)
                 identifier = insert_image(tx, new.raw_config, new.labels)
@@ -226,7 +228,9 @@ class ImageMaker:
                     before = point(tx, reference, identifier)
                     if before is not None:
                         replaced.append((reference.recorded, before))
-            return replaced
+                identifiers.append(identifier)
+            found = (find_by_id(tx, identifier) for identifier in identifiers)
+            return [image for image in found if image is not None], replaced
 
         return self._metastore.transact(write)
 
@@ -238,12 +242,6 @@ class ImageMaker:
                 f"layer {chain[-1]} was removed while an image of it was made",
                 resolution="try again",
             )
-
-    def _recorded(self, identifier: str) -> Image:
-        image = find_by_id(self._metastore.read(), identifier)
-        if image is None:
-            raise Unavailable(f"image {identifier} was removed as soon as it was made")
-        return image
 
 
 def _loaded(image: PackedImage) -> _New:

@@ -41,8 +41,9 @@ def _remove_containers(root: Path) -> None:
 
 
 @pytest.fixture
-def spawn(root: Path) -> Callable[[int, float, str], subprocess.Popen[str]]:
-    """Start a worker on the root and wait until it works."""
+def spawn(root: Path) -> Iterator[Callable[[int, float, str], subprocess.Popen[str]]]:
+    """Start a worker on the root and wait until it works; none outlives the test."""
+    workers: list[subprocess.Popen[str]] = []
 
     def start(seed: int, seconds: float, operations: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -51,11 +52,16 @@ def spawn(root: Path) -> Callable[[int, float, str], subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             text=True,
         )
+        workers.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
         return process
 
-    return start
+    yield start
+    for worker in workers:
+        with worker:
+            worker.kill()
+            worker.communicate()
 
 
 def processes_of(root: Path) -> list[str]:
