@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..containers.model import ContainerSpec
-from ..containers.volumes import check_targets, parse_bind
 from ..errors import InvalidArgument
 from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
+from .mount_flags import FLAGS as MOUNT_FLAGS
+from .mount_flags import requested_mounts
 
 #: RFC 1123, as Docker checks it.
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*\.?")
@@ -43,7 +44,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     switch("rm", "Automatically remove the container when it exits"),
     Flag("workdir", "Working directory inside the container", "w"),
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
-    many("volume", "Bind mount a directory or file of the host", "v"),
+    *MOUNT_FLAGS,
     Flag("network", "Connect a container to a network", value="network"),
     Flag("net", "", value="network"),
     Flag("hostname", "Container host name", "h"),
@@ -75,8 +76,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
     rootfs = parsed.text("rootfs")
     arguments = parsed.arguments
     image, command = ("", arguments) if rootfs is not None else (arguments[0], arguments[1:])
-    binds = tuple(parse_bind(text) for text in parsed.texts("volume"))
-    check_targets(binds)
+    binds, tmpfs = requested_mounts(parsed)
     return ContainerSpec(
         image=image,
         command=command,
@@ -91,6 +91,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         open_stdin=parsed.on("interactive"),
         stdin_once=parsed.on("interactive") and attached,
         binds=binds,
+        tmpfs=tmpfs,
         network=parsed.text("network") or parsed.text("net"),
         labels=read_labels(parsed.texts("label")),
         auto_remove=parsed.on("rm"),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Asked(TypedDict, total=False):
     """Keyword arguments of :meth:`Engine.run` and :meth:`Engine.create`; all may be left out.
 
-    *volumes* are ``host:container[:ro]``. *network* is a name, ``"host"`` or ``"none"``. *user* is
+    *volumes* are ``host:container[:ro]``, *mounts* what ``--mount`` takes, *tmpfs* ``path[:options]``.
+    *network* is a name, ``"host"`` or ``"none"``. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
     of an image (pass ``""`` for that).
     """
@@ -28,6 +29,8 @@ class Asked(TypedDict, total=False):
     user: str
     hostname: str
     volumes: Sequence[str]
+    mounts: Sequence[str]
+    tmpfs: Sequence[str]
     network: str | None
     labels: Mapping[str, str]
     storage_driver: str | None
@@ -42,9 +45,12 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         InvalidArgument: for a command that is one string, or a wrong volume.
     """
     from .model import ContainerSpec
-    from .volumes import parse_bind
+    from .mounts import mounts_of, parse_mount
 
     entrypoint, rootfs = asked.get("entrypoint"), asked.get("rootfs")
+    binds, tmpfs = mounts_of(
+        asked.get("volumes", ()), map(parse_mount, asked.get("mounts", ())), asked.get("tmpfs", ())
+    )
     return ContainerSpec(
         image=image,
         command=words(command),
@@ -54,7 +60,8 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         working_dir=asked.get("working_dir", ""),
         user=asked.get("user", ""),
         hostname=asked.get("hostname", ""),
-        binds=tuple(parse_bind(volume) for volume in asked.get("volumes", ())),
+        binds=binds,
+        tmpfs=tmpfs,
         network=asked.get("network"),
         labels=dict(asked.get("labels", {})),
         storage_driver=asked.get("storage_driver"),

@@ -13,7 +13,7 @@ from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defa
 from .names import new_id
 from .rows import new_record
 from .targets import mount_targets
-from .volumes import check_targets
+from .volumes import check_sources, check_targets
 from .workdir import check_absolute
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _merged(context: Context, spec: ContainerSpec) -> tuple[Image | None, Contai
 
 
 def _check(spec: ContainerSpec) -> None:
-    check_targets(spec.binds)
+    check_targets(spec.mounted)
+    check_sources(spec.binds)
     if spec.working_dir:
         check_absolute(spec.working_dir)
     if spec.stop_signal:
@@ -108,7 +109,7 @@ def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | 
         return
     assert image is not None
     parent = context.root.images.ensure(image, record.driver)
-    base = layers.init_snapshot(parent, mount_targets(spec.binds), driver=record.driver)
+    base = layers.init_snapshot(parent, mount_targets(spec.mounted), driver=record.driver)
     layers.prepare(record.snapshot, base, driver=record.driver, options=spec.storage_options)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..images.times import format_time
+from .describe_mounts import host_mounts, mount_points
 from .model import ContainerRecord, ContainerState
-from .spec import MASKED_PATHS, READONLY_PATHS, SHM_SIZE_BYTES
-from .volumes import Bind
+from .mount_table import SHM_SIZE_BYTES
+from .spec import MASKED_PATHS, READONLY_PATHS
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -87,7 +88,7 @@ def inspect_document(
             "Data": {**driver_metadata, **_by_process(record, "MergedDir", "root")} or None,
             "Name": record.driver,
         },
-        "Mounts": [_mount(bind) for bind in record.spec.binds],
+        "Mounts": mount_points(record.spec),
         "Config": _config(record),
         "NetworkSettings": _network_settings(record, network),
     }
@@ -129,7 +130,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
     spec = record.spec
     document: dict[str, object] = json.loads(_HOST_DEFAULTS)
     return document | {
-        "Binds": [str(bind) for bind in spec.binds] or None,
+        **host_mounts(spec),
         "NetworkMode": spec.network or network,
         "AutoRemove": spec.auto_remove,
         "CgroupnsMode": "",
@@ -143,17 +144,6 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
 
 def _pairs(options: Sequence[str]) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in (text.partition("=") for text in options)]
-
-
-def _mount(bind: Bind) -> dict[str, object]:
-    return {
-        "Type": "bind",
-        "Source": bind.source,
-        "Destination": bind.target,
-        "Mode": bind.mode,
-        "RW": not bind.read_only,
-        "Propagation": bind.propagation,
-    }
 
 
 def _config(record: ContainerRecord) -> dict[str, object]:

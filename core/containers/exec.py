@@ -120,7 +120,7 @@ def _process(
     try:
         account = resolve_user(root, spec.user or record.spec.user)
         workdir = resolve_workdir(
-            root, spec.working_dir or record.spec.working_dir or "/", record.spec.binds
+            root, spec.working_dir or record.spec.working_dir or "/", record.spec.mounted
         )
     finally:
         os.close(root)

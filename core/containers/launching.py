@@ -31,7 +31,7 @@ from .model import ContainerRecord
 from .rootfs import Extra, RootPlan, clone_shared
 from .runtime import Runtime
 from .spec import Bundle, build_config, process_env, sysctls
-from .volumes import Bind
+from .volumes import Bind, check_sources
 from .workdir import resolve_workdir
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def _join(
 
 def _make_bind_sources(binds: Sequence[Bind]) -> None:
     """Docker makes the host's directory of a ``-v`` that is not there."""
+    check_sources(binds)
     for bind in binds:
         if not os.path.lexists(bind.source):
             with effect("container.make_bind_source", path=bind.source):
@@ -200,7 +201,7 @@ def _config(
     )
     account = resolve_user(root, spec.user)
     try:
-        workdir = resolve_workdir(root, spec.working_dir or "/", spec.binds, create=True)
+        workdir = resolve_workdir(root, spec.working_dir or "/", spec.mounted, create=True)
     except OSError as error:
         raise InvalidArgument(
             f"the working directory {spec.working_dir!r} cannot be made", details=str(error)

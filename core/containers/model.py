@@ -17,7 +17,8 @@ from typing import Any, Literal
 from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
-from .volumes import Bind
+from .mounts import Tmpfs
+from .volumes import Bind, Mounted
 
 #: Docker's default, in seconds.
 STOP_TIMEOUT_SECONDS = 10
@@ -65,6 +66,7 @@ class ContainerSpec:
     stdin_once: bool = False
     """Close the container's stdin when the first client that attached to it is gone."""
     binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
     network: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     auto_remove: bool = False
@@ -79,11 +81,17 @@ class ContainerSpec:
         """The command line: entrypoint, then command."""
         return (*(self.entrypoint or ()), *self.command)
 
+    @property
+    def mounted(self) -> tuple[Mounted, ...]:
+        """All that is mounted because it was asked for."""
+        return (*self.binds, *self.tmpfs)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         plain = asdict(self)
         plain["rootfs"] = None if self.rootfs is None else os.fspath(self.rootfs)
         plain["binds"] = [bind.to_json() for bind in self.binds]
+        plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         return plain
 
     @classmethod
@@ -97,6 +105,7 @@ class ContainerSpec:
         if known.get("rootfs") is not None:
             known["rootfs"] = Path(known["rootfs"])
         known["binds"] = tuple(Bind.from_json(bind) for bind in known.get("binds", ()))
+        known["tmpfs"] = tuple(Tmpfs.from_json(tmpfs) for tmpfs in known.get("tmpfs", ()))
         return cls(**known)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from .accounts import Account
 from .model import ContainerSpec, join_env
+from .mount_table import mount_entries
 from .seccomp import default_profile
 from .volumes import Bind
 
 OCI_VERSION = "1.0.2"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SHM_SIZE_BYTES = 64 << 20
 
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
@@ -74,7 +74,7 @@ def build_config(bundle: Bundle) -> dict[str, Any]:
         ),
         "root": {"path": bundle.rootfs, "readonly": False},
         "hostname": bundle.hostname,
-        "mounts": _mounts(bundle),
+        "mounts": mount_entries(bundle.spec, bundle.binds, bundle.name_files),
         "linux": _linux(bundle),
     }  # fmt: skip
 
@@ -120,35 +120,6 @@ def process_env(
     if not any(text.startswith("HOME=") for text in joined):
         joined = (*joined, f"HOME={account.home}")
     return joined
-
-
-def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
-    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
-
-
-def _mounts(bundle: Bundle) -> list[dict[str, Any]]:
-    mounts = [
-        _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
-        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance",
-               "ptmxmode=0666", "mode=0620", "gid=5"),
-        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-        _mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
-        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777",
-               f"size={SHM_SIZE_BYTES}"),
-    ]  # fmt: skip
-    covered = {bind.target for bind in bundle.binds}
-    named = [
-        Bind(source, target)
-        for target, source in bundle.name_files.items()
-        if target not in covered
-    ]
-    # parents before what lies below them
-    for bind in sorted([*named, *bundle.binds], key=lambda bind: bind.target.count("/")):
-        options = ["rbind", bind.propagation, "ro" if bind.read_only else "rw"]
-        mounts.append(_mount(bind.target, "bind", bind.source, *options))
-    return mounts
 
 
 def _linux(bundle: Bundle) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
-from .volumes import Bind
+from .volumes import Mounted
 
 #: A directory, an empty file, or a symlink to what the bytes say.
 Target = Literal["dir", "file"] | bytes
@@ -27,11 +27,11 @@ _ALWAYS: dict[bytes, Target] = {
 }
 
 
-def mount_targets(binds: Iterable[Bind]) -> dict[bytes, Target]:
-    """Return every target of a container with these *binds*, by its path in the root."""
-    return {**_ALWAYS, **{os.fsencode(bind.target): _kind(bind) for bind in binds}}
+def mount_targets(mounts: Iterable[Mounted]) -> dict[bytes, Target]:
+    """Return every target of a container with these *mounts*, by its path in the root."""
+    return {**_ALWAYS, **{os.fsencode(mount.target): _kind(mount) for mount in mounts}}
 
 
-def _kind(bind: Bind) -> Target:
-    exists_as_file = os.path.exists(bind.source) and not os.path.isdir(bind.source)
+def _kind(mount: Mounted) -> Target:
+    exists_as_file = os.path.exists(mount.source) and not os.path.isdir(mount.source)
     return "file" if exists_as_file else "dir"

@@ -7,11 +7,11 @@ import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InvalidArgument, NotSupported
 
-_PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
+PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated"})
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -24,6 +24,10 @@ class Bind:
     target: str
     read_only: bool = False
     propagation: str = "rprivate"
+    recursive: bool = True
+    """With what is mounted below the source."""
+    by_mount: bool = False
+    """Asked for by ``--mount``, not by ``-v``: its source must exist."""
 
     @property
     def shared(self) -> bool:
@@ -103,7 +107,7 @@ def _parse_mode(text: str) -> tuple[bool, str]:
     for word in filter(None, text.split(",")):
         if word in ("ro", "rw"):
             access.add(word)
-        elif word in _PROPAGATIONS:
+        elif word in PROPAGATIONS:
             propagations.add(word)
         elif word not in _IGNORED:
             raise InvalidArgument(f"invalid mode: {text}")
@@ -112,14 +116,38 @@ def _parse_mode(text: str) -> tuple[bool, str]:
     return "ro" in access, propagations.pop() if propagations else "rprivate"
 
 
-def check_targets(binds: Iterable[Bind]) -> None:
+def check_sources(binds: Iterable[Bind]) -> None:
+    """Refuse a ``--mount type=bind`` whose source is missing.
+
+    Raises:
+        InvalidArgument: in Docker's words.
+    """
+    for bind in binds:
+        if bind.by_mount and not os.path.exists(bind.source):
+            raise InvalidArgument(
+                'invalid mount config for type "bind": '
+                f"bind source path does not exist: {bind.source}",
+                resolution="make it, or use -v, which makes a directory that is missing",
+            )
+
+
+class Mounted(Protocol):
+    """Something that a container sees at *target*; *source* is the host's path, or empty."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+def check_targets(mounts: Iterable[Mounted]) -> None:
     """Refuse two mounts at one place.
 
     Raises:
         InvalidArgument: "Duplicate mount point: /x".
     """
     seen: set[str] = set()
-    for bind in binds:
-        if bind.target in seen:
-            raise InvalidArgument(f"Duplicate mount point: {bind.target}")
-        seen.add(bind.target)
+    for mount in mounts:
+        if mount.target in seen:
+            raise InvalidArgument(f"Duplicate mount point: {mount.target}")
+        seen.add(mount.target)

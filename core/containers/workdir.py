@@ -15,37 +15,37 @@ from dataclasses import dataclass
 from ..effects import effect
 from ..errors import InvalidArgument
 from ..linux.paths import open_in_root
-from .volumes import Bind
+from .volumes import Mounted
 
 _LINK_LIMIT = 40
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The container's tree as it will be: its root, with bind mounts on top."""
+    """The container's tree as it will be: its root, with what is mounted on top."""
 
     root: int
-    binds: Sequence[Bind]
+    mounts: Sequence[Mounted]
 
-    def bind_of(self, path: bytes) -> Bind | None:
-        """Return the innermost bind mount that *path* lies on."""
+    def mount_of(self, path: bytes) -> Mounted | None:
+        """Return the innermost mount that *path* lies on."""
         covering = [
-            bind
-            for bind in self.binds
-            if path == os.fsencode(bind.target) or path.startswith(os.fsencode(bind.target) + b"/")
+            mount
+            for mount in self.mounts
+            if (path + b"/").startswith(os.fsencode(mount.target) + b"/")
         ]
-        return max(covering, key=lambda bind: len(bind.target), default=None)
+        return max(covering, key=lambda mount: len(mount.target), default=None)
 
     def link(self, path: bytes) -> bytes | None:
         """Return where the symlink *path* (its parents resolved) points; None for all else."""
-        bind = self.bind_of(path)
-        if bind is None:
+        mount = self.mount_of(path)
+        if mount is None:
             return _link(self.root, path)
-        rest = path[len(os.fsencode(bind.target)) :]
+        rest = path[len(os.fsencode(mount.target)) :]
         if not rest.strip(b"/"):
             return None  # the mount point itself
         try:
-            source = os.open(bind.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            source = os.open(mount.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
@@ -63,9 +63,9 @@ def check_absolute(path: str) -> None:
 
 
 def resolve_workdir(
-    root: int, path: str, binds: Sequence[Bind] = (), *, create: bool = False
+    root: int, path: str, mounts: Sequence[Mounted] = (), *, create: bool = False
 ) -> str:
-    """Return *path* with every symlink followed inside *root* and its *binds*.
+    """Return *path* with every symlink followed inside *root* and its *mounts*.
 
     With *create* it is made (0755) where it is missing on the root itself.
 
@@ -74,7 +74,7 @@ def resolve_workdir(
             directory, or resolves under ``/proc``.
     """
     check_absolute(path)
-    view = _View(root, binds)
+    view = _View(root, mounts)
     resolved = _resolve(view, os.fsencode(path))
     if resolved == b"/proc" or resolved.startswith(b"/proc/"):
         raise InvalidArgument(
@@ -82,7 +82,7 @@ def resolve_workdir(
             details="below /proc lie links to what other processes have open on the host",
             resolution="choose a directory outside of /proc",
         )
-    if create and view.bind_of(resolved) is None:
+    if create and view.mount_of(resolved) is None:
         _make(root, resolved, path)
     return os.fsdecode(resolved)
 

@@ -211,9 +211,7 @@ class ImageMaker:
 
     # --- rows --------------------------------------------------------------------------------
 
-    def _record(
-        self, images: Sequence[_New]
-    ) -> tuple[list[Image], list[tuple[Reference, str]]]:
+    def _record(self, images: Sequence[_New]) -> tuple[list[Image], list[tuple[Reference, str]]]:
         """Record images and their names in one transaction; return them as they then are, and
         the names that meant other images before, with those."""
 

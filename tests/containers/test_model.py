@@ -18,6 +18,7 @@ from stowage.containers.model import (
     join_env,
     with_image_defaults,
 )
+from stowage.containers.mounts import Tmpfs
 from stowage.containers.names import check_name, is_id, new_id, random_name
 from stowage.containers.volumes import Bind, check_targets, parse_bind
 from stowage.errors import InvalidArgument, NotSupported, StowageError
@@ -38,6 +39,7 @@ specs = st.builds(
     user=texts,
     tty=st.booleans(),
     binds=st.tuples(binds),
+    tmpfs=st.tuples(st.builds(Tmpfs, texts, texts, st.booleans())),
     network=st.none() | texts,
     labels=st.dictionaries(texts, texts, max_size=2),
     storage_options=words,

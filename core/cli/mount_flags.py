@@ -1,0 +1,46 @@
+"""``-v``, ``--mount`` and ``--tmpfs``, and the mounts that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ..containers.mounts import Tmpfs, mounts_of, parse_mount
+from ..containers.volumes import Bind
+from ..errors import InvalidArgument
+from .flags import Flag, Parsed, many
+
+T = TypeVar("T")
+
+
+def in_flag(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Let a parser of the core read a flag: its refusal is the flag's."""
+
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except InvalidArgument as error:
+            raise ValueError(error.brief) from error
+
+    return read
+
+
+FLAGS: Sequence[Flag] = (
+    many("volume", "Bind mount a directory or file of the host", "v"),
+    many(
+        "mount",
+        "Attach a filesystem mount to the container",
+        value="mount",
+        parse=in_flag(parse_mount),
+    ),
+    many("tmpfs", "Mount a tmpfs directory"),
+)
+
+
+def requested_mounts(parsed: Parsed) -> tuple[tuple[Bind, ...], tuple[Tmpfs, ...]]:
+    """Return the binds and the file systems in memory that the flags ask for.
+
+    Raises:
+        InvalidArgument: in Docker's words.
+    """
+    return mounts_of(parsed.texts("volume"), parsed.typed("mount", tuple), parsed.texts("tmpfs"))
