@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Asked(TypedDict, total=False):
     """Keyword arguments of :meth:`Engine.run` and :meth:`Engine.create`; all may be left out.
 
-    *volumes* are ``host:container[:ro]``, *mounts* what ``--mount`` takes, *tmpfs* ``path[:options]``.
-    *network* is a name, ``"host"`` or ``"none"``. *user* is
+    *volumes* are ``host:container[:ro]``, *mounts* what ``--mount`` takes, *tmpfs* are
+    ``path[:options]``. *network* is a name, ``"host"`` or ``"none"``. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
     of an image (pass ``""`` for that).
     """
