@@ -13,6 +13,8 @@ from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
 from .mount_flags import FLAGS as MOUNT_FLAGS
 from .mount_flags import requested_mounts
+from .resource_flags import FLAGS as RESOURCE_FLAGS
+from .resource_flags import requested_resources
 
 #: RFC 1123, as Docker checks it.
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*\.?")
@@ -45,6 +47,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     Flag("workdir", "Working directory inside the container", "w"),
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
     *MOUNT_FLAGS,
+    *RESOURCE_FLAGS,
     Flag("network", "Connect a container to a network", value="network"),
     Flag("net", "", value="network"),
     Flag("hostname", "Container host name", "h"),
@@ -100,6 +103,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         rootfs=None if rootfs is None else Path(os.path.abspath(rootfs)),
         stop_signal=parsed.text("stop-signal") or "",
         stop_timeout_seconds=parsed.number("stop-timeout"),
+        resources=requested_resources(parsed),
     )
 
 

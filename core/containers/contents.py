@@ -41,7 +41,7 @@ def in_use(context: Context, snapshot: SnapshotInfo) -> str | None:
     record = context.rows.using_snapshot(snapshot.driver, snapshot.name)
     if record is None or not record.runtime.cgroup:
         return None
-    pids = context.cgroup(record.id).processes()
+    pids = context.cgroup(record).processes()
     if not pids:
         return None
     return f"container {record.short_id} ({record.name}) runs on it (pid {min(pids)})"

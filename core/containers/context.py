@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -73,9 +74,17 @@ class Context:
     def cgroup_parent(self) -> Cgroup:
         return Cgroup(f"/stowage/{self.root_id}")
 
-    def cgroup(self, container_id: str) -> Cgroup:
-        """Return a container's cgroup."""
-        return Cgroup(f"/stowage/{self.root_id}/{container_id}")
+    def cgroup(self, record: ContainerRecord) -> Cgroup:
+        """Return a container's cgroup: below this root's own, or the one it asked for."""
+        parent = record.spec.resources.cgroup_parent
+        if not parent:
+            return self.cgroup_without_row(record.id)
+        parent = posixpath.normpath("/" + parent.lstrip("/"))
+        return Cgroup(posixpath.join(parent, record.id), kept_parent=parent)
+
+    def cgroup_without_row(self, container_id: str) -> Cgroup:
+        """Return the cgroup below this root's own that is called so."""
+        return Cgroup(f"{self.cgroup_parent.path}/{container_id}")
 
     def files(self, container_id: str) -> ContainerFiles:
         """Return where a container's files are."""

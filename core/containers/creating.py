@@ -11,6 +11,9 @@ from . import hostroot
 from .context import Context
 from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
 from .names import new_id
+from .own_limits import check_own_limits
+from .resource_checks import verified
+from .resources import with_defaults
 from .rows import new_record
 from .targets import mount_targets
 from .volumes import check_sources, check_targets
@@ -37,16 +40,20 @@ def create(
     context.require_programs(direct=facts.monitor == "direct")
     image, spec = _merged(context, spec)
     _check(spec)
+    config = context.root.config
+    resources = with_defaults(spec.resources, config.default_ulimits, config.default_shm_size)
+    spec = replace(spec, resources=verified(resources))
+    check_own_limits(spec.resources)
     network = context.root.networks.resolve(spec.network)
     handle = context.root.storage(spec.storage_driver)
     container_id = new_id()
-    facts = replace(facts, network_id=network.id)
-    if facts.monitor:
-        facts = replace(facts, cgroup=context.cgroup(container_id).path)
     record = new_record(
-        container_id, spec,
-        image_id=image.id if image else "", driver=handle.name, runtime=facts,
+        container_id, spec, image_id=image.id if image else "", driver=handle.name,
+        runtime=replace(facts, network_id=network.id),
     )  # fmt: skip
+    if facts.monitor:
+        cgroup = context.cgroup(record).path
+        record = replace(record, runtime=replace(record.runtime, cgroup=cgroup))
     with context.locked(container_id, "is making it"):
         try:
             record = context.rows.insert(record, name=spec.name)

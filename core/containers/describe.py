@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..images.times import format_time
 from .describe_mounts import host_mounts, mount_points
+from .describe_resources import host_resources
 from .model import ContainerRecord, ContainerState
-from .mount_table import SHM_SIZE_BYTES
 from .spec import MASKED_PATHS, READONLY_PATHS
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -134,7 +134,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
         "NetworkMode": spec.network or network,
         "AutoRemove": spec.auto_remove,
         "CgroupnsMode": "",
-        "ShmSize": SHM_SIZE_BYTES,
+        **host_resources(spec.resources),
         "Runtime": Path(record.runtime.runtime).name,
         "StorageOpt": dict(_pairs(spec.storage_options)) or None,
         "MaskedPaths": list(MASKED_PATHS),

@@ -79,7 +79,7 @@ def execute(
             child = spawn("runtime.exec", command, streams)
             done = communicate(
                 child, streams.feed, timeout_seconds=timeout_seconds,
-                kill=lambda: kill_tree(child, pid_file, context.cgroup(record.id)),
+                kill=lambda: kill_tree(child, pid_file, context.cgroup(record)),
             )  # fmt: skip
         finally:
             if spec.detach:
@@ -127,7 +127,9 @@ def _process(
     env = process_env(
         (*record.spec.env, *spec.env), account, hostname=record.hostname, tty=spec.tty
     )
-    return process_config(spec.command, env, workdir, account, tty=spec.tty)
+    return process_config(
+        spec.command, env, workdir, account, tty=spec.tty, resources=record.spec.resources
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ..errors import Busy, FailedPrecondition, NotFound
+from ..linux.controllers import oom_kills
 from ..linux.process import ProcessIdentity, identity, send_signal, wait_gone
 from .context import Context
 from .creating import discard, parse_signal, remove_snapshot
@@ -54,7 +55,8 @@ def record_exit(
     None as *exit_code* means that nobody saw it end: 137. The caller holds the lock. Returns
     the new record, or None if the container is gone.
     """
-    oom_killed = context.files(record.id).oom_killed
+    # conmon may be killed, or not look in time; the kernel counts all the same
+    oom_killed = context.files(record.id).oom_killed or oom_kills(context.cgroup(record)) > 0
     clean_up(context, record)
     record = context.rows.update(
         record,
@@ -131,7 +133,7 @@ def _running_refusal(record: ContainerRecord) -> str:
 
 def _end_direct(context: Context, record: ContainerRecord) -> None:
     """The process that runs it notices the end and still has its root open for a moment."""
-    context.cgroup(record.id).kill()
+    context.cgroup(record).kill()
     deadline = time.monotonic() + _EXIT_FILE_SECONDS
     while (context.running_directory / "runtime" / record.id).exists():
         if time.monotonic() > deadline:
@@ -162,7 +164,7 @@ def _signal(context: Context, record: ContainerRecord, number: int) -> bool:
     process = first_process(context, record)
     if not record.state.lives or process is None or not send_signal(process, number):
         return False
-    cgroup = context.cgroup(record.id)
+    cgroup = context.cgroup(record)
     if number == signal.SIGKILL and cgroup.frozen:
         cgroup.thaw()
     return True
@@ -173,7 +175,7 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
     if record.runtime.process is not None:
         return record.runtime.process
     # a direct run: the runtime writes the file a moment after it has started the process
-    inside = context.cgroup(record.id).processes()
+    inside = context.cgroup(record).processes()
     written = context.files(record.id).pid()  # may be old, and another process's by now
     for pid in sorted(inside, key=lambda pid: (pid != written, pid)):
         try:

@@ -44,7 +44,7 @@ def frozen(context: Context, record: ContainerRecord, *, wanted: bool = True) ->
 
 def _freeze(context: Context, record: ContainerRecord) -> None:
     try:
-        context.cgroup(record.id).freeze()
+        context.cgroup(record).freeze()
     except FileNotFoundError:  # ended meanwhile
         pass
     except TimeoutError as error:
@@ -61,8 +61,9 @@ def thaw_if_forgotten(context: Context, container_id: str) -> None:
     with lease:
         record = context.rows.find(container_id)
         if record is None or record.state is not ContainerState.PAUSED:
+            cgroup = context.cgroup(record) if record else context.cgroup_without_row(container_id)
             try:
-                context.cgroup(container_id).thaw()
+                cgroup.thaw()
             except FileNotFoundError:  # ended meanwhile
                 pass
         lease.discard()

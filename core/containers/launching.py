@@ -28,6 +28,8 @@ from .accounts import resolve_user
 from .bundle import ContainerFiles
 from .context import Context
 from .model import ContainerRecord
+from .own_limits import check_own_limits
+from .resource_config import apply_io_weights
 from .rootfs import Extra, RootPlan, clone_shared
 from .runtime import Runtime
 from .spec import Bundle, build_config, process_env, sysctls
@@ -72,8 +74,9 @@ def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Itera
     Raises:
         StowageError: whatever of it does not work, in Docker's words where it has some.
     """
+    check_own_limits(record.spec.resources)
     files = context.files(record.id)
-    cgroup = context.cgroup(record.id)
+    cgroup = context.cgroup(record)
     with ExitStack() as stack:
         attachment = stack.enter_context(_attached(context, record))
         sandbox, endpoint, private = _join(context, record, stack)
@@ -88,6 +91,7 @@ def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Itera
         files.write_config(config)
         # the runtime would make it as well, but could lose the race for an empty parent
         cgroup.make(skip=_hidden(runtime))
+        apply_io_weights(cgroup, record.spec.resources)
         yield Launch(runtime, files, plan, sandbox, cgroup, endpoint, private)
 
 
@@ -214,7 +218,7 @@ def _config(
             working_dir=workdir,
             hostname=hostname,
             rootfs=str(files.rootfs),
-            cgroup=context.cgroup(record.id).path,
+            cgroup=context.cgroup(record).path,
             # runc refuses /proc/self; the number is ours as long as the runtime creates
             network_namespace=f"/proc/{os.getpid()}/fd/{sandbox.descriptor}" if sandbox else None,
             cgroup_namespace=hierarchies().layout == "v2",
@@ -241,7 +245,7 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
     files = context.files(record.id)
     steps: tuple[Callable[[], None], ...] = (
         lambda: _forget(context, record, runtime),
-        lambda: context.cgroup(record.id).remove(),
+        lambda: context.cgroup(record).remove(),
         lambda: _disconnect(context, record),
         files.remove_bundle,
     )
@@ -253,7 +257,7 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
 
 
 def _kill_all(context: Context, record: ContainerRecord) -> None:
-    cgroup = context.cgroup(record.id)
+    cgroup = context.cgroup(record)
     try:
         cgroup.kill()
     except TimeoutError as error:

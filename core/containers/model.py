@@ -18,6 +18,7 @@ from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
 from .mounts import Tmpfs
+from .resources import Resources
 from .volumes import Bind, Mounted
 
 #: Docker's default, in seconds.
@@ -75,6 +76,7 @@ class ContainerSpec:
     rootfs: Path | None = None
     stop_signal: str = ""
     stop_timeout_seconds: int | None = None
+    resources: Resources = field(default_factory=Resources)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ class ContainerSpec:
         plain = asdict(self)
         plain["rootfs"] = None if self.rootfs is None else os.fspath(self.rootfs)
         plain["binds"] = [bind.to_json() for bind in self.binds]
+        plain["resources"] = self.resources.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         return plain
 
@@ -106,6 +109,7 @@ class ContainerSpec:
             known["rootfs"] = Path(known["rootfs"])
         known["binds"] = tuple(Bind.from_json(bind) for bind in known.get("binds", ()))
         known["tmpfs"] = tuple(Tmpfs.from_json(tmpfs) for tmpfs in known.get("tmpfs", ()))
+        known["resources"] = Resources.from_json(known.get("resources", {}))
         return cls(**known)
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .model import ContainerSpec
+from .resources import SHM_SIZE_BYTES
 from .volumes import Bind
-
-SHM_SIZE_BYTES = 64 << 20
 
 
 def mount_entries(
@@ -31,7 +30,7 @@ def mount_entries(
         },
     }
     named = {target: _bind(Bind(source, target)) for target, source in name_files.items()}
-    own = [one for one in _own() if not _replaced(one["destination"], asked)]
+    own = [one for one in _own(spec) if not _replaced(one["destination"], asked)]
     return [*own, *sorted({**named, **asked}.values(), key=_depth)]
 
 
@@ -40,7 +39,7 @@ def entry(destination: str, kind: str, source: str, *options: str) -> dict[str, 
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-def _own() -> list[dict[str, Any]]:
+def _own(spec: ContainerSpec) -> list[dict[str, Any]]:
     return [
         entry("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         entry("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -50,7 +49,7 @@ def _own() -> list[dict[str, Any]]:
         entry("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
         entry("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         entry("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777",
-              f"size={SHM_SIZE_BYTES}"),
+              f"size={spec.resources.shm_size_bytes or SHM_SIZE_BYTES}"),
     ]  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def _quiet(context: Context, container_id: str) -> None:
 
 
 def _end(context: Context, container_id: str) -> None:
-    cgroup: Cgroup = context.cgroup(container_id)
+    cgroup: Cgroup = context.cgroup_without_row(container_id)
     cgroup.kill()
     with effect("runtime.forget", id=container_id):
         shutil.rmtree(_states(context) / container_id, ignore_errors=True)

@@ -1,8 +1,7 @@
 """``config.json``: a container in the words of the OCI runtime specification, as Docker says it.
 
 Capabilities, masked and read-only paths, devices and mounts are Docker's defaults (a process
-has CapEff 00000000a80425fb). No resource limits are set by default: raising one needs
-CAP_SYS_RESOURCE, which the engine may not have. On cgroup v1 the container sees the host's
+has CapEff 00000000a80425fb). On cgroup v1 the container sees the host's
 cgroup namespace, on v2 one of its own, as Docker does it.
 """
 
@@ -16,6 +15,8 @@ from typing import Any
 from .accounts import Account
 from .model import ContainerSpec, join_env
 from .mount_table import mount_entries
+from .resource_config import resource_config, rlimits
+from .resources import Resources
 from .seccomp import default_profile
 from .volumes import Bind
 
@@ -70,7 +71,7 @@ def build_config(bundle: Bundle) -> dict[str, Any]:
         "ociVersion": OCI_VERSION,
         "process": process_config(
             bundle.spec.arguments, bundle.env, bundle.working_dir, bundle.account,
-            tty=bundle.spec.tty,
+            tty=bundle.spec.tty, resources=bundle.spec.resources,
         ),
         "root": {"path": bundle.rootfs, "readonly": False},
         "hostname": bundle.hostname,
@@ -86,6 +87,7 @@ def process_config(
     account: Account,
     *,
     tty: bool,
+    resources: Resources | None = None,
     capabilities: Sequence[str] = CAPABILITIES,
 ) -> dict[str, Any]:
     """Return a ``process`` object, for ``config.json`` or for exec.
@@ -93,7 +95,7 @@ def process_config(
     A user other than root has the bounding set alone, as execve(2) would leave it.
     """
     held = list(capabilities) if account.uid == 0 else []
-    return {
+    process: dict[str, Any] = {
         "terminal": tty,
         "user": {
             "uid": account.uid, "gid": account.gid,
@@ -107,6 +109,11 @@ def process_config(
         },
         "noNewPrivileges": False,
     }  # fmt: skip
+    if resources is not None and resources.ulimits:
+        process["rlimits"] = rlimits(resources)
+    if resources is not None and resources.oom_score_adj:
+        process["oomScoreAdj"] = resources.oom_score_adj
+    return process
 
 
 def process_env(
@@ -134,7 +141,7 @@ def _linux(bundle: Bundle) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "cgroupsPath": bundle.cgroup,
         "namespaces": namespaces,
-        "resources": {"devices": _device_rules()},
+        "resources": {"devices": _device_rules(), **resource_config(bundle.spec.resources)},
         "maskedPaths": list(MASKED_PATHS),
         "readonlyPaths": list(READONLY_PATHS),
         "sysctl": dict(bundle.sysctls),

@@ -42,7 +42,7 @@ def start(
             monitor="conmon",
             monitor_process=None,
             process=None,
-            cgroup=context.cgroup(container_id).path,
+            cgroup=context.cgroup(record).path,
             runtime=runtime.path,
             error="",
         )

@@ -99,9 +99,13 @@ class _Freezer:
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """One cgroup *path* (absolute, ``/stowage/…``) in every hierarchy."""
+    """One cgroup *path* (absolute, ``/stowage/…``) in every hierarchy.
+
+    *kept_parent* and what is above it belong to somebody else and are never removed.
+    """
 
     path: str
+    kept_parent: str = "/"
 
     def directories(self) -> Iterator[str]:
         """Yield its directory in each hierarchy that has it."""
@@ -228,7 +232,7 @@ class Cgroup:
             try:
                 with effect("cgroup.remove", path=base + self.path):
                     _remove_tree(base + self.path)
-                    _remove_parents(base, os.path.dirname(self.path))
+                    _remove_parents(base, os.path.dirname(self.path), self.kept_parent)
             except OSError as error:
                 failures.append(error)
         if failures:
@@ -290,8 +294,8 @@ def _remove_tree(directory: str) -> None:
             raise
 
 
-def _remove_parents(base: str, parent: str) -> None:
-    while parent != "/":
+def _remove_parents(base: str, parent: str, kept: str) -> None:
+    while parent not in ("/", kept):
         try:
             os.rmdir(base + parent)
         except OSError:

@@ -110,7 +110,7 @@ class Boxes:
         return self.containers.exec(record.id, spec).stdout.decode()
 
     def cgroup(self, record: ContainerRecord) -> Cgroup:
-        return self.context.cgroup(record.id)
+        return self.context.cgroup(record)
 
     def leftovers(self) -> list[str]:
         """What there is of containers besides rows: directories, cgroups, runtime state, mounts."""

@@ -197,9 +197,9 @@ def test_what_has_no_row_is_swept_up(boxes: Boxes) -> None:
     files = boxes.context.files(stranger)
     files.make_kept()
     files.make_bundle()
-    boxes.context.cgroup(stranger).make()
+    boxes.context.cgroup_without_row(stranger).make()
     process = subprocess.Popen(["/bin/sleep", "60"])
-    for directory in boxes.context.cgroup(stranger).directories():
+    for directory in boxes.context.cgroup_without_row(stranger).directories():
         Path(directory, "cgroup.procs").write_text(str(process.pid))
         break
     boxes.open()
