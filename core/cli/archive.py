@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..effects import effect
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, NotFound
 from ..options import nearest, parse_size
 from .command import Command
 from .context import Context
@@ -33,9 +33,16 @@ def reading(source: str | None) -> Iterator[BinaryIO]:
 
     Raises:
         InvalidArgument: if standard input is a terminal, for no archive is typed by hand.
+        NotFound: if there is no such file.
     """
     if source not in (None, "-"):
-        with open(source, "rb") as stream:
+        try:
+            stream = open(source, "rb")  # noqa: SIM115  # closed below
+        except FileNotFoundError:
+            raise NotFound(
+                "file", source or "", brief=f"open {source}: no such file or directory"
+            ) from None
+        with stream:
             yield stream
         return
     if is_terminal(0):

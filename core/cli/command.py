@@ -19,7 +19,7 @@ class Command:
     """One command; *action* returns the exit code, None meaning 0.
 
     *usage* is what follows the command's words (``[OPTIONS] IMAGE [COMMAND] [ARG...]``); the
-    number of arguments is read from it. *usage_exit* is the code for a wrong number of them.
+    number of arguments is read from it.
     With *bare* the command is for our own processes: configuration comes from its flags alone.
     """
 
@@ -27,7 +27,6 @@ class Command:
     action: Callable[[Context, Parsed], int | None]
     flags: Sequence[Flag] = ()
     interspersed: bool = True
-    usage_exit: int = 1
     bare: bool = False
     needs_root: bool = False
 
@@ -41,7 +40,7 @@ class Command:
         least, most = self.arity
         count = len(parsed.arguments)
         if count < least or (most is not None and count > most):
-            raise UsageError(f'"{name}" {_required(least, most)}.', exit_code=self.usage_exit)
+            raise UsageError(f'"{name}" {_required(least, most)}.', exit_code=1)
         return parsed
 
     @property

@@ -37,6 +37,8 @@ class Context:
         self._environ = {} if bare else environ
         self._default_path = None if bare else default_path
         self._stack = ExitStack()
+        #: Whether what the user asked for is still being read, and nothing is made yet.
+        self.asking = True
 
     def __enter__(self) -> Context:
         return self

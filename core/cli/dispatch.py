@@ -10,7 +10,7 @@ from importlib import import_module
 from ..config import FlagValue
 from ..config_keys import KEYS, Disposition, Key
 from ..config_types import Boolean, ListOf, MapOf
-from ..errors import InvalidArgument, StowageError
+from ..errors import AlreadyExists, InvalidArgument, NotFound, StowageError
 from ..options import nearest
 from ..version import VERSION
 from . import commands
@@ -128,7 +128,7 @@ def _unknown(words: Sequence[str]) -> int:
         see = f"stowage {first}"
     else:
         shown, near, see = first, nearest(first, commands.names()), "stowage"
-    print(f"stowage: '{shown}' is not a stowage command{near}", file=sys.stderr)
+    print(f"stowage: '{shown}' is not a stowage command{near or '.'}", file=sys.stderr)
     print(f"See '{see} --help'", file=sys.stderr)
     return FAILED
 
@@ -169,14 +169,22 @@ def _act(command: Command, parsed: Parsed, globals_: Parsed, *, runner: bool, na
             if context.debug:
                 report(error, "stowage: ", debug=True)
             else:
-                print(_runner_text(error, name), file=sys.stderr)
+                print(_runner_text(error, name, asking=context.asking), file=sys.stderr)
             return exit_code(error, ENGINE_FAILED)
 
 
-def _runner_text(error: BaseException, name: str) -> str:
-    """As Docker: a sentence; where the request itself is wrong, also where to look."""
+#: What Docker's create refuses is followed by where to look; what fails at start is not.
+_REFUSALS = (InvalidArgument, AlreadyExists, NotFound)
+#: Kinds of what Docker looks for when it starts a container.
+_FOUND_AT_START = ("network", "container")
+
+
+def _runner_text(error: BaseException, name: str, *, asking: bool) -> str:
+    """As Docker: a sentence; while a container is *asked* for, also where to look."""
     first, *rest = describe(error, "stowage: ").split("\n")
-    see = [f"See '{name} --help'."] if isinstance(error, InvalidArgument) else []
+    late = isinstance(error, NotFound) and error.kind in _FOUND_AT_START
+    refused = asking and isinstance(error, _REFUSALS) and not late
+    see = [f"See '{name} --help'."] if refused else []
     return "\n".join([first.rstrip(".") + ".", *rest, *see])
 
 

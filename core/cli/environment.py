@@ -38,7 +38,7 @@ def _env_file(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
     try:
         content = path.read_text("utf-8-sig")
     except FileNotFoundError:
-        raise NotFound("file", str(path), brief=f"open {path}: no such file") from None
+        raise NotFound("file", str(path), brief=f"open {path}: no such file or directory") from None
     except UnicodeDecodeError:
         raise InvalidArgument(f"env file {path} contains invalid utf8 bytes") from None
     for line in content.split("\n"):
@@ -57,14 +57,19 @@ def _env_file(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
         yield from _resolved(text, environ)
 
 
-def read_labels(given: Iterable[str]) -> dict[str, str]:
-    """Return labels of ``KEY=value``; a bare ``KEY`` has an empty value.
+def read_labels(given: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]:
+    """Return labels of *files* and of ``KEY=value``, which wins; a bare ``KEY`` has an empty value.
+
+    In a file a line is a label, as in an env file; a bare name there is left out, as Docker does
+    with what the environment does not have.
 
     Raises:
-        InvalidArgument: if a label has no name.
+        InvalidArgument: if a label has no name, or a file is no text.
+        NotFound: if a file is not there.
     """
     labels: dict[str, str] = {}
-    for text in given:
+    from_files = [line for path in files for line in _env_file(Path(path), {})]
+    for text in (*from_files, *given):
         name, _, value = text.partition("=")
         if not name.strip():
             raise InvalidArgument(f"invalid label '{text}': empty name")

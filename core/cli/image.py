@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import InvalidArgument
+from ..images.reference import matches_pattern, parse_reference
 from . import human
 from .command import Command
 from .context import Context
 from .filters import pairs_of, parse_filter
 from .flags import Flag, Parsed, many, switch
+from .pull import images_named_in_full
 from .table import Listing
 
 if TYPE_CHECKING:
@@ -52,9 +55,15 @@ HISTORY = Listing(
 
 
 def image_rows(
-    image: Image, size_bytes: int, *, full: bool, digests: bool = False
+    image: Image,
+    size_bytes: int,
+    *,
+    full: bool,
+    digests: bool = False,
+    patterns: Sequence[str] = (),
 ) -> Iterator[Mapping[str, object]]:
-    """Yield a row for each name of *image*, or one for an image without a name."""
+    """Yield a row for each name of *image* (of those that one of *patterns* fits, if there are
+    any), or one for an image without a name."""
     shared: dict[str, object] = {
         "ID": image.id if full else human.short_id(image.id),
         "CreatedSince": human.since(image.created_ns),
@@ -65,8 +74,13 @@ def image_rows(
         "UniqueSize": "N/A",
         "Containers": "N/A",
     }
-    digest_by_name = {one.name: one.digest for one in image.references if one.digest}
-    named = [one for one in image.references if one.tag is not None]
+    references = [
+        one
+        for one in image.references
+        if not patterns or any(matches_pattern(one, pattern) for pattern in patterns)
+    ]
+    digest_by_name = {one.name: one.digest for one in references if one.digest}
+    named = [one for one in references if one.tag is not None]
     for one in named:
         digest = digest_by_name.pop(one.name, None) or NONE
         yield {"Repository": one.name, "Tag": one.tag or NONE, "Digest": digest, **shared}
@@ -81,6 +95,7 @@ def _list(context: Context, parsed: Parsed) -> None:
     filters = [f"{key}={value}" for key, value in pairs_of(parsed)]
     if parsed.arguments:
         filters.append(f"reference={parsed.arguments[0]}")
+    patterns = [text.partition("=")[2] for text in filters if text.startswith("reference=")]
     images = context.engine.images
     rows = (
         row
@@ -90,6 +105,7 @@ def _list(context: Context, parsed: Parsed) -> None:
             images.size_bytes(image),
             full=parsed.on("no-trunc"),
             digests=parsed.on("digests"),
+            patterns=patterns,
         )
     )
     fields = list(IMAGES.default)
@@ -113,14 +129,30 @@ def _remove(context: Context, parsed: Parsed) -> int:
     return context.each(parsed.arguments, remove)
 
 
+def check_target(text: str) -> None:
+    """Refuse what cannot name an image, before anything is read.
+
+    Raises:
+        InvalidArgument: in the words of Docker's client.
+    """
+    try:
+        parse_reference(text)
+    except InvalidArgument as error:
+        error.brief = f'"{text}" is not a valid repository/tag: {error.brief}'
+        raise
+
+
 def _tag(context: Context, parsed: Parsed) -> None:
     source, target = parsed.arguments
-    context.engine.images.tag(source, target)
+    check_target(target)
+    with images_named_in_full():
+        context.engine.images.tag(source, target)
 
 
 def _history(context: Context, parsed: Parsed) -> None:
     images = context.engine.images
-    lines = images.history(images.resolve(parsed.arguments[0]))
+    with images_named_in_full():
+        lines = images.history(images.resolve(parsed.arguments[0]))
     rows = [
         _history_row(line, full=parsed.on("no-trunc"), human_form=parsed.on("human"))
         for line in lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import InvalidArgument, NotFound, StowageError
+from ..errors import AlreadyExists, InvalidArgument, NotFound, StowageError
 from .attach import follow, join
 from .command import Command
 from .context import Context
@@ -45,9 +45,17 @@ def _attach(context: Context, parsed: Parsed) -> int:
     return join(context, record, stdin=stdin, proxy=parsed.on("sig-proxy"))
 
 
-def _rename(context: Context, parsed: Parsed) -> None:
+def _rename(context: Context, parsed: Parsed) -> int:
     reference, name = parsed.arguments
-    context.engine.containers.rename(reference, name)
+    try:
+        context.engine.containers.rename(reference, name)
+    except StowageError as error:
+        if isinstance(error, AlreadyExists):
+            error.brief = f"Error when allocating new name: {error.brief}"
+        report(error, debug=context.debug)
+        print(f"Error: failed to rename container named {reference}", file=sys.stderr)
+        return FAILED
+    return 0
 
 
 def _stop(context: Context, parsed: Parsed) -> int:

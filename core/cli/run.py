@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..effects import effect
-from ..errors import AlreadyExists, InvalidArgument, NotFound
+from ..errors import AlreadyExists, InvalidArgument
 from .attach import follow
 from .command import Command
 from .context import Context
 from .flags import Parsed, switch
+from .pull import check_pull, images_named_in_full
 from .run_options import CREATE_FLAGS, requested
 from .streams import is_terminal
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 def _run(context: Context, parsed: Parsed) -> int:
     detach = parsed.on("detach")
     spec = requested(parsed, attached=not detach)
+    check_pull(parsed)
     if not detach:
         require_terminal(tty=spec.tty, interactive=spec.open_stdin)
     containers = context.engine.containers
     with _CidFile(parsed.text("cidfile")) as cid_file:
         record = _made(containers, spec)
         cid_file.write(record.id)
+    context.asking = False
     if detach:
         containers.start(record.id)
         context.print(record.id)
@@ -37,6 +40,7 @@ def _run(context: Context, parsed: Parsed) -> int:
 
 def _create(context: Context, parsed: Parsed) -> None:
     spec = requested(parsed, attached=False)
+    check_pull(parsed)
     containers = context.engine.containers
     with _CidFile(parsed.text("cidfile")) as cid_file:
         record = _made(containers, spec)
@@ -45,13 +49,8 @@ def _create(context: Context, parsed: Parsed) -> None:
 
 
 def _made(containers: Containers, spec: ContainerSpec) -> ContainerRecord:
-    """Make the container; a missing image is answered with where images come from."""
-    try:
+    with images_named_in_full():
         return containers.create(spec)
-    except NotFound as error:
-        if error.kind == "image" and error.resolution is None:
-            error.resolution = "'stowage images' lists what is here; bootstrap, import and load add"
-        raise
 
 
 def require_terminal(*, tty: bool, interactive: bool) -> None:
@@ -107,7 +106,6 @@ COMMANDS = {
             switch("detach", "Run container in background and print container ID", "d"),
         ),
         interspersed=False,
-        usage_exit=125,
         needs_root=True,
     ),
     "container create": Command(
@@ -115,7 +113,6 @@ COMMANDS = {
         _create,
         CREATE_FLAGS,
         interspersed=False,
-        usage_exit=125,
         needs_root=True,
     ),
 }

@@ -13,6 +13,7 @@ from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
 from .mount_flags import FLAGS as MOUNT_FLAGS
 from .mount_flags import requested_mounts
+from .pull import PULL
 from .resource_flags import FLAGS as RESOURCE_FLAGS
 from .resource_flags import requested_resources
 
@@ -57,6 +58,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     many("storage-opt", "Storage driver options for the container"),
     Flag("rootfs", "Use a copy-on-write view of this directory as root", value="directory"),
     many("label", "Set meta data on a container", "l"),
+    many("label-file", "Read in a line delimited file of labels"),
     Flag("stop-signal", "Signal to stop the container"),
     Flag(
         "stop-timeout",
@@ -65,6 +67,7 @@ CREATE_FLAGS: Sequence[Flag] = (
         parse=seconds,
     ),
     Flag("cidfile", "Write the container ID to the file"),
+    PULL,
 )
 
 
@@ -96,7 +99,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         binds=binds,
         tmpfs=tmpfs,
         network=parsed.text("network") or parsed.text("net"),
-        labels=read_labels(parsed.texts("label")),
+        labels=read_labels(parsed.texts("label"), parsed.texts("label-file")),
         auto_remove=parsed.on("rm"),
         storage_driver=parsed.text("storage-driver"),
         storage_options=parsed.texts("storage-opt"),

@@ -47,7 +47,7 @@ def apply_changes(config: RunConfig, changes: Iterable[str]) -> RunConfig:
         handler = _HANDLERS.get(name.upper())
         if handler is None:
             raise InvalidArgument(
-                f"{name} is not a valid change command",
+                f"{name.lower()} is not a valid change command",
                 resolution="allowed are " + ", ".join(sorted(_HANDLERS)),
             )
         state = handler(state, arguments)

@@ -153,8 +153,8 @@ def _forked(words: list[str], directory: Path) -> tuple[str, str, int]:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     return (
-        out.read_text(errors="backslashreplace"),
-        err.read_text(errors="backslashreplace"),
+        out.read_bytes().decode(errors="backslashreplace"),
+        err.read_bytes().decode(errors="backslashreplace"),
         os.waitstatus_to_exitcode(status),
     )
 

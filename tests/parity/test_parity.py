@@ -58,7 +58,7 @@ def test_every_listed_line_is_one_that_is_compared() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Error response from daemon: no\n", "Error: no\n"),
+        ("Error response from daemon: no\n", "no\n"),
         ("docker: Error response from daemon: no.\n", "docker: no.\n"),
         ("stowage: no.\n  why\nHint: do it\n", "docker: no.\n"),
         ("See 'stowage run --help'.", "See 'docker run --help'."),
