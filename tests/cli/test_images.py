@@ -83,7 +83,7 @@ def test_junk_is_no_archive(stowage: Run, tmp_path: Path) -> None:
         assert done.err.startswith("Error: ")
         assert "Traceback" not in done.err
     assert stowage("load", "-i", str(tmp_path / "none")).err == (
-        f"Error: {tmp_path}/none: No such file or directory\n"
+        f"Error: open {tmp_path}/none: no such file or directory\n"
     )
     assert stowage("images", "-q", "junk").out == ""
 

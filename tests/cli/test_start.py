@@ -78,7 +78,7 @@ def test_every_command_has_help(words: str, capsys: pytest.CaptureFixture[str]) 
         (["ps", "--nosuch"], 125, "unknown flag: --nosuch\nSee 'stowage ps --help'."),
         (["ps", "--root", "/x"], 125, "--root is a global flag: stowage --root … ps …"),
         (["ps", "x"], 1, '"stowage ps" accepts no arguments.'),
-        (["run"], 125, '"stowage run" requires at least 1 argument.'),
+        (["run"], 1, '"stowage run" requires at least 1 argument.'),
         (["tag", "a"], 1, '"stowage tag" requires exactly 2 arguments.'),
         (["run", "--name"], 125, "flag needs an argument: --name\nSee 'stowage run --help'."),
         (["ps", "-f", "x"], 125, "bad format of filter (expected name=value)"),
