@@ -72,7 +72,8 @@ def _compare(chosen: list[Scene], side: Side, lab: Lab, *, every: bool, dropping
             _show(one, other)
 
     found = differing(theirs, ours, tell)
-    stale = {line for line in known if line in {one.line for one in ours}} - found
+    gone = set(known) - {one.line for one in recorded()}
+    stale = gone | {line for line in known if line in {one.line for one in ours}} - found
     unfinished = {line for line in stale if known[line] == UNFINISHED}
     print(
         f"{len(ours)} lines: {len(ours) - len(found)} the same, {len(found)} differ,"
