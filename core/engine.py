@@ -182,6 +182,7 @@ class Engine:
             self.layout.exec_root / self.metastore.root_id,
             {key: getattr(self.config, key.replace("-", "_")) for key in _NETWORK_SETTINGS},
             firewall=lambda: self.firewall,
+            recorded=lambda: self.networks.recorded(),
         )
 
     @property
@@ -294,7 +295,7 @@ class Engine:
 
         with self._lock:
             if self._networks is None:
-                self._networks = Networks(self.metastore, self.network)
+                self._networks = Networks(self.metastore, self.network, self.config)
             return self._networks
 
     @property

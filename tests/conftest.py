@@ -28,7 +28,7 @@ from hypothesis import settings
 
 from stowage.testing.abilities import known, missing
 from stowage.testing.disks import loop_mounted
-from stowage.testing.lab import Lab, enter_lab
+from stowage.testing.lab import Lab, enter_lab, forget_networks
 from stowage.testing.leaks import leaked, picture, remember_roots
 
 LAB = pytest.StashKey[Lab]()
@@ -149,6 +149,8 @@ def leak_check(lab: Lab) -> Iterator[None]:
     before = picture(lab)
     yield
     left = leaked(before, picture(lab))
+    if lab.isolated:
+        forget_networks()
     if left:
         pytest.fail("left behind by this module:\n  " + "\n  ".join(left), pytrace=False)
 

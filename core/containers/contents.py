@@ -23,9 +23,9 @@ from ..linux.namespaces import in_mount_namespace
 from ..model import Change, SnapshotInfo
 from . import hostroot
 from .context import Context
-from .finishing import first_process
 from .freezing import frozen
 from .model import ContainerRecord
+from .processes import first_process
 
 if TYPE_CHECKING:
     from ..images.rows import Image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from . import hostroot
 from .context import Context
 from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
 from .names import new_id
+from .networking import SHARED_PREFIX, check_networking, shared_with
 from .own_limits import check_own_limits
 from .resource_checks import verified
 from .resources import with_defaults
@@ -21,6 +23,9 @@ from .workdir import check_absolute
 
 if TYPE_CHECKING:
     from ..images.rows import Image
+    from ..model import Network
+
+logger = logging.getLogger("stowage.containers")
 
 
 def create(
@@ -38,18 +43,19 @@ def create(
         NotSupported: if a program that would run it is missing.
     """
     context.require_programs(direct=facts.monitor == "direct")
+    check_networking(spec.networking, spec.network, spec.hostname)
     image, spec = _merged(context, spec)
     _check(spec)
     config = context.root.config
     resources = with_defaults(spec.resources, config.default_ulimits, config.default_shm_size)
     spec = replace(spec, resources=verified(resources))
     check_own_limits(spec.resources)
-    network = context.root.networks.resolve(spec.network)
+    spec, network = _network(context, spec)
     handle = context.root.storage(spec.storage_driver)
     container_id = new_id()
     record = new_record(
         container_id, spec, image_id=image.id if image else "", driver=handle.name,
-        runtime=replace(facts, network_id=network.id),
+        runtime=replace(facts, network_id=network.id if network else ""),
     )  # fmt: skip
     if facts.monitor:
         cgroup = context.cgroup(record).path
@@ -76,6 +82,19 @@ def _merged(context: Context, spec: ContainerSpec) -> tuple[Image | None, Contai
         return None, replace(spec, image=f"rootfs:{spec.rootfs}")
     image = context.root.images.resolve(spec.image)
     return image, with_image_defaults(spec, image.config.config)
+
+
+def _network(context: Context, spec: ContainerSpec) -> tuple[ContainerSpec, Network | None]:
+    """Return the network, and *spec* with the whole id of the container whose network it shares."""
+    reference = shared_with(spec.network)
+    if reference is not None:
+        target = context.rows.get(reference)
+        return replace(spec, network=f"{SHARED_PREFIX}{target.id}"), None
+    networks = context.root.networks
+    network = networks.resolve(spec.network)
+    if spec.networking.requests and not networks.can_publish(network):
+        logger.warning("Published ports are discarded when using %s network mode", network.name)
+    return spec, network
 
 
 def _check(spec: ContainerSpec) -> None:

@@ -20,8 +20,8 @@ from ..linux.process import ProcessIdentity
 from .accounts import resolve_user
 from .context import Context
 from .exectree import kill_tree
-from .finishing import first_process
 from .model import ContainerRecord, ContainerState
+from .processes import first_process
 from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
 from .streams import Collected, Streams, communicate, spawn

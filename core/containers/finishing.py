@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
 
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux.controllers import oom_kills
-from ..linux.process import ProcessIdentity, identity, send_signal, wait_gone
+from ..linux.process import send_signal, wait_gone
 from .context import Context
 from .creating import discard, parse_signal, remove_snapshot
 from .launching import clean_up, stop_monitor
 from .model import STOP_TIMEOUT_SECONDS, ContainerRecord, ContainerState
+from .processes import first_process
 
 KILLED = 137
 _EXIT_FILE_SECONDS = 2.0
@@ -168,30 +168,6 @@ def _signal(context: Context, record: ContainerRecord, number: int) -> bool:
     if number == signal.SIGKILL and cgroup.frozen:
         cgroup.thaw()
     return True
-
-
-def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity | None:
-    """Return a container's first process as the host sees it; None if it is not known."""
-    if record.runtime.process is not None:
-        return record.runtime.process
-    # a direct run: the runtime writes the file a moment after it has started the process
-    inside = context.cgroup(record).processes()
-    written = context.files(record.id).pid()  # may be old, and another process's by now
-    for pid in sorted(inside, key=lambda pid: (pid != written, pid)):
-        try:
-            if _first_in_namespace(pid):
-                return identity(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return None
-
-
-def _first_in_namespace(pid: int) -> bool:
-    """Whether it is process 1 of a PID namespace (``NSpid`` in proc(5))."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return line.split()[-1] == "1"
-    return False
 
 
 def stop(context: Context, record: ContainerRecord, timeout_seconds: float | None = None) -> None:

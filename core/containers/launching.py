@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..effects import effect
-from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound
+from ..errors import Busy, FailedPrecondition, InvalidArgument
 from ..linux.cgroups import Cgroup, hierarchies
 from ..linux.process import describe
-from ..model import Endpoint, Sandbox
-from ..net.namefiles import NameFiles
-from ..net.sandbox import sandbox_for
 from . import hostroot
 from .accounts import resolve_user
 from .bundle import ContainerFiles
 from .context import Context
+from .joining import Joined, disconnect, host_name, join, write_names
 from .model import ContainerRecord
 from .own_limits import check_own_limits
 from .resource_config import apply_io_weights
@@ -53,15 +51,8 @@ class Launch:
     runtime: Runtime
     files: ContainerFiles
     plan: RootPlan
-    sandbox: Sandbox
+    joined: Joined
     cgroup: Cgroup
-    endpoint: Endpoint
-    private_network: bool
-
-    @property
-    def inherited(self) -> Sequence[int]:
-        """What the process that watches the container must inherit."""
-        return (self.sandbox.descriptor,) if self.private_network else ()
 
 
 @contextmanager
@@ -79,20 +70,19 @@ def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Itera
     cgroup = context.cgroup(record)
     with ExitStack() as stack:
         attachment = stack.enter_context(_attached(context, record))
-        sandbox, endpoint, private = _join(context, record, stack)
+        joined = join(context, record, stack)
         _make_bind_sources(record.spec.binds)
         files.make_kept()
         files.make_bundle()
         plan, binds = _plan(context, record, attachment.root, files, runtime, stack)
         config = _config(
-            context, record, attachment.root, files, binds,
-            sandbox if private else None,
+            context, record, attachment.root, files, binds, joined,
         )  # fmt: skip
         files.write_config(config)
         # the runtime would make it as well, but could lose the race for an empty parent
         cgroup.make(skip=_hidden(runtime))
         apply_io_weights(cgroup, record.spec.resources)
-        yield Launch(runtime, files, plan, sandbox, cgroup, endpoint, private)
+        yield Launch(runtime, files, plan, joined, cgroup)
 
 
 def _hidden(runtime: Runtime) -> Sequence[str]:
@@ -113,24 +103,6 @@ def _attached(context: Context, record: ContainerRecord) -> Attachment:
             if first_run or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-# --- network ----------------------------------------------------------------------------------
-
-
-def _join(
-    context: Context, record: ContainerRecord, stack: ExitStack
-) -> tuple[Sandbox, Endpoint, bool]:
-    networks = context.root.networks
-    network = networks.by_id(record.runtime.network_id)
-    if network is None:
-        name = record.spec.network or "default"
-        raise NotFound("network", name, brief=f"network {name} not found")
-    mode = networks.sandbox_mode(network)
-    sandbox = stack.enter_context(sandbox_for(record.id, mode))
-    endpoint = networks.connect(network, record.id)
-    networks.join(endpoint, sandbox)
-    return sandbox, endpoint, mode == "private"
 
 
 # --- mounts -----------------------------------------------------------------------------------
@@ -191,18 +163,13 @@ def _config(
     root: int,
     files: ContainerFiles,
     binds: Sequence[Bind],
-    sandbox: Sandbox | None,
+    joined: Joined,
 ) -> dict[str, object]:
-    spec, settings = record.spec, context.root.config
-    hostname = spec.hostname or (record.short_id if sandbox else os.uname().nodename)
-    names = NameFiles(
-        hostname,
-        spec.domainname,
-        nameservers=[str(address) for address in settings.dns],
-        search=settings.dns_search,
-        options=settings.dns_opts,
-        host_network=sandbox is None,
-    )
+    spec, hostname = record.spec, host_name(joined)
+    namespace = None
+    if joined.private:
+        # runc refuses /proc/self; the number is ours as long as the runtime creates
+        namespace = f"/proc/{os.getpid()}/fd/{joined.sandbox.descriptor}"
     account = resolve_user(root, spec.user)
     try:
         workdir = resolve_workdir(root, spec.working_dir or "/", spec.mounted, create=True)
@@ -219,11 +186,12 @@ def _config(
             hostname=hostname,
             rootfs=str(files.rootfs),
             cgroup=context.cgroup(record).path,
-            # runc refuses /proc/self; the number is ours as long as the runtime creates
-            network_namespace=f"/proc/{os.getpid()}/fd/{sandbox.descriptor}" if sandbox else None,
+            network_namespace=namespace,
             cgroup_namespace=hierarchies().layout == "v2",
-            sysctls=sysctls(private_network=sandbox is not None, domainname=spec.domainname),
-            name_files=names.write(files.kept),
+            sysctls=sysctls(
+                private_network=joined.private, domainname=joined.owner.spec.domainname
+            ),
+            name_files=write_names(context, record, joined),
             binds=binds,
         )
     )
@@ -246,7 +214,7 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
     steps: tuple[Callable[[], None], ...] = (
         lambda: _forget(context, record, runtime),
         lambda: context.cgroup(record).remove(),
-        lambda: _disconnect(context, record),
+        lambda: disconnect(context, record),
         files.remove_bundle,
     )
     for step in steps:
@@ -277,11 +245,6 @@ def _forget(context: Context, record: ContainerRecord, runtime: Runtime | None) 
         files.bundle.mkdir(parents=True, exist_ok=True)  # its log lies there
     runtime.delete(record.id, files.runtime_log)
     runtime.forget(record.id)
-
-
-def _disconnect(context: Context, record: ContainerRecord) -> None:
-    for endpoint in context.root.networks.endpoints(record.id):
-        context.root.networks.disconnect(endpoint)
 
 
 def stop_monitor(context: Context, record: ContainerRecord) -> None:

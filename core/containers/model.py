@@ -18,6 +18,7 @@ from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
 from .mounts import Tmpfs
+from .networking import Networking
 from .resources import Resources
 from .volumes import Bind, Mounted
 
@@ -69,6 +70,7 @@ class ContainerSpec:
     binds: tuple[Bind, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     network: str | None = None
+    networking: Networking = field(default_factory=Networking)
     labels: Mapping[str, str] = field(default_factory=dict)
     auto_remove: bool = False
     storage_driver: str | None = None
@@ -94,6 +96,7 @@ class ContainerSpec:
         plain["rootfs"] = None if self.rootfs is None else os.fspath(self.rootfs)
         plain["binds"] = [bind.to_json() for bind in self.binds]
         plain["resources"] = self.resources.to_json()
+        plain["networking"] = self.networking.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         return plain
 
@@ -108,6 +111,7 @@ class ContainerSpec:
         if known.get("rootfs") is not None:
             known["rootfs"] = Path(known["rootfs"])
         known["binds"] = tuple(Bind.from_json(bind) for bind in known.get("binds", ()))
+        known["networking"] = Networking.from_json(known.get("networking", {}))
         known["tmpfs"] = tuple(Tmpfs.from_json(tmpfs) for tmpfs in known.get("tmpfs", ()))
         known["resources"] = Resources.from_json(known.get("resources", {}))
         return cls(**known)
@@ -135,6 +139,7 @@ def with_image_defaults(spec: ContainerSpec, config: RunConfig) -> ContainerSpec
         user=spec.user or config.user,
         labels={**config.labels, **spec.labels},
         stop_signal=spec.stop_signal or config.stop_signal,
+        networking=spec.networking.with_image(config.exposed_ports),
     )
     if not any(merged.arguments):
         raise InvalidArgument("No command specified")

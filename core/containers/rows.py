@@ -80,6 +80,15 @@ class ContainerRows:
         ).fetchone()
         return None if row is None else _record(row)
 
+    def sharing_network_of(self, container_id: str) -> Sequence[ContainerRecord]:
+        """Return the live containers that run in the network namespace of another one."""
+        rows = self._read(
+            "SELECT * FROM containers WHERE json_extract(config, '$.network') = ?"
+            " AND state IN ('running','paused','restarting')",
+            f"container:{container_id}",
+        )
+        return [_record(row) for row in rows]
+
     def states(self) -> Mapping[str, ContainerState]:
         """Return the state of every container by id."""
         rows = self._read("SELECT id, state FROM containers")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import CommandFailed, StowageError
 from ..linux.process import identity
@@ -16,6 +17,7 @@ from .context import Context
 from .creating import create
 from .direct import Outcome, run_directly
 from .finishing import KILLED, remove_ended
+from .joining import Joined
 from .launching import clean_up, launch
 from .model import ContainerRecord, ContainerSpec, ContainerState, RuntimeFacts
 from .runtime import start_failure
@@ -59,13 +61,14 @@ def run(
     record = create(context, spec, facts, settled=False)
     started_ns = 0
 
-    def started() -> None:
+    def started(joined: Joined) -> None:
         nonlocal record, started_ns
         started_ns = time.time_ns()
         record = context.rows.update(
             record, state=ContainerState.RUNNING, events=("create", "start"),
             prepared=True, starting=False, started_ns=started_ns,
         )  # fmt: skip
+        joined.require_target()
 
     try:
         created(record)
@@ -77,7 +80,7 @@ def run(
                 streams,
                 cgroup=ready.cgroup,
                 timeout_seconds=timeout_seconds,
-                started=started,
+                started=partial(started, ready.joined),
             )
     except BaseException as error:
         try:

@@ -52,7 +52,7 @@ class Containers:
 
     def pid(self, reference: str) -> int:
         """Return the host's pid of a running container's first process, or 0."""
-        from .finishing import first_process
+        from .processes import first_process
 
         record = self.get(reference)
         process = first_process(self._context, record) if record.state.lives else None

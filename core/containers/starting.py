@@ -87,7 +87,7 @@ def _start(
             runtime=ready.runtime,
             mount_namespace=namespace,
             exit_command=context.exit_command(record.id, record.runtime.run),
-            inherited=ready.inherited,
+            inherited=ready.joined.inherited,
             tty=record.spec.tty,
             open_stdin=record.spec.open_stdin,
             leave_stdin_open=record.spec.open_stdin and not record.spec.stdin_once,
@@ -100,7 +100,7 @@ def _start(
         clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))
     started_ns = time.time_ns()
     ready.runtime.start(record.id, ready.files.runtime_log)
-    return context.rows.update(
+    running = context.rows.update(
         record,
         state=ContainerState.RUNNING,
         events=("start",),
@@ -111,8 +111,10 @@ def _start(
         finished_ns=0,
         exit_code=0,
         oom_killed=False,
-        endpoint_id=ready.endpoint.id,
+        endpoint_id=ready.joined.endpoint.id if ready.joined.endpoint else "",
     )
+    ready.joined.require_target()
+    return running
 
 
 def _identity(pid: int) -> ProcessIdentity | None:

@@ -20,6 +20,8 @@ ff02::2\tip6-allrouters
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 #: Where systemd-resolved keeps the real servers when resolv.conf names only its stub.
 _BEHIND_STUB = Path("/run/systemd/resolve/resolv.conf")
+#: Docker's: what is asked where the host names no server that a container reaches.
+_LAST_RESORT = ("8.8.8.8", "8.8.4.4")
 NAMES = ("hosts", "hostname", "resolv.conf")
 
 
@@ -29,7 +31,8 @@ class NameFiles:
 
     *host_network* copies the host's own files as they are; else *addresses* are the
     container's, and the host's name servers that only the host reaches (loopback) are left out.
-    *nameservers*, *search* and *options* override the host's, where given.
+    *extra_hosts* are (name, address). *nameservers*, *search* and *options* override the host's,
+    where given.
     """
 
     hostname: str
@@ -38,6 +41,7 @@ class NameFiles:
     nameservers: Sequence[str] = ()
     search: Sequence[str] = ()
     options: Sequence[str] = ()
+    extra_hosts: Sequence[tuple[str, str]] = ()
     host_network: bool = False
 
     def write(self, directory: Path) -> dict[str, str]:
@@ -50,12 +54,14 @@ class NameFiles:
 
     def hosts(self) -> str:
         """Return the text of ``/etc/hosts``."""
-        if self.host_network:
+        if self.host_network and not self.extra_hosts:
             return _read(Path("/etc/hosts")) or _HOSTS
-        names = self.hostname
-        if self.domainname:
-            names = f"{self.hostname}.{self.domainname} {self.hostname}"
-        return _HOSTS + "".join(f"{address}\t{names}\n" for address in self.addresses)
+        whole = f"{self.hostname}.{self.domainname}" if self.domainname else self.hostname
+        first, dot, _ = whole.partition(".")
+        names = f"{whole} {first}" if dot else whole
+        lines = [f"{address}\t{name}\n" for name, address in self.extra_hosts]
+        lines += [f"{address}\t{names}\n" for address in self.addresses]
+        return _HOSTS + "".join(lines)
 
     def resolv_conf(self) -> str:
         """Return the text of ``/etc/resolv.conf``."""
@@ -64,7 +70,7 @@ class NameFiles:
             return host
         if not _nameservers(host) and _loopback_nameservers(host):
             host = _read(_BEHIND_STUB) or host
-        nameservers = self.nameservers or _nameservers(host)
+        nameservers = self.nameservers or _nameservers(host) or _LAST_RESORT
         search = self.search or _values(host, "search")
         lines = [f"nameserver {address}" for address in nameservers]
         if search and tuple(search) != (".",):  # Docker: "." means none

@@ -6,18 +6,35 @@ name is installed). Each belongs to the driver of its own name and is recorded a
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ..errors import InvalidArgument, NotFound, NotSupported, StowageError
+from ..errors import FailedPrecondition, NotFound, NotSupported, StowageError
 from ..handle import NetworkHandle
-from ..model import Endpoint, JoinResult, Network, Sandbox, SandboxMode
+from ..linux.namespaces import network_cookie
+from ..linux.process import boot_id
+from ..model import (
+    Address,
+    Endpoint,
+    JoinResult,
+    Network,
+    PortMapping,
+    Recorded,
+    Sandbox,
+    SandboxMode,
+)
 from ..store.metastore import Metastore, record_event
+from . import ipam
+from .port_specs import conflicts
+from .rows import endpoint_config, endpoint_of, network_config, network_of
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 logger = logging.getLogger("stowage.net")
 
@@ -27,19 +44,37 @@ PREDEFINED = ("bridge", "host", "none")
 DEFAULT = ("bridge", "none")
 #: The setting that remembers which default network the user was told of.
 _SAID = "default-network-said"
-_SHARED_PREFIX = "container:"
+#: The setting that names the network namespace in which this root's endpoints live.
+_HOST = "host-network"
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRequest:
+    """What is asked of an endpoint; *ports* are reserved on the host already."""
+
+    addresses: tuple[Address, ...] = ()
+    mac_address: str | None = None
+    ports: tuple[PortMapping, ...] = ()
 
 
 class Networks:
     """The networks of one root.
 
     *open_driver* returns the handle of a network driver; it raises NotFound if there is none.
+    Without *config* the default network is what Docker's defaults say.
     """
 
-    def __init__(self, metastore: Metastore, open_driver: Callable[[str], NetworkHandle]) -> None:
+    def __init__(
+        self,
+        metastore: Metastore,
+        open_driver: Callable[[str], NetworkHandle],
+        config: Config | None = None,
+    ) -> None:
         self._metastore = metastore
         self._open_driver = open_driver
+        self._config = config
         self._default_network: Network | None = None
+        self._made: set[str] = set()  # networks that this process has seen to once
 
     # --- networks ----------------------------------------------------------------------------
 
@@ -48,29 +83,18 @@ class Networks:
 
         Raises:
             NotFound: in Docker's words ("network nosuch not found").
-            NotSupported: for a predefined network without a driver, and for ``container:ID``.
+            NotSupported: for a predefined network without a driver.
+            FailedPrecondition: if the default network is configured otherwise than recorded, and
+                containers are connected to it.
         """
         if mode is None or mode == "default":
             return self._default()
-        if mode.startswith(_SHARED_PREFIX):
-            raise self._shared_refusal(mode)
         row = self._row(mode)
         if row is not None:
-            return _network(row)
-        if mode in PREDEFINED:
+            return self._as_configured(row)
+        if mode in PREDEFINED or (self._config is not None and mode == self._config.network_driver):
             return self._predefine(mode)
         raise NotFound("network", mode, brief=f"network {mode} not found")
-
-    def _shared_refusal(self, mode: str) -> StowageError:
-        if not mode.removeprefix(_SHARED_PREFIX):
-            return InvalidArgument(
-                "invalid network mode: invalid container format container:<name|id>"
-            )
-        return NotSupported(
-            f"--network {mode}: another container's network cannot be shared yet",
-            details="no network driver for shared sandboxes is installed",
-            resolution="use --network none or --network host",
-        )
 
     def _default(self) -> Network:
         """Looked for, and said, once: which drivers are installed does not change."""
@@ -79,6 +103,11 @@ class Networks:
         return self._default_network
 
     def _find_default(self) -> Network:
+        configured = None if self._config is None else self._config.network_driver
+        if configured is not None:
+            return self.resolve(configured)
+        if self._bridgeless:
+            return self.resolve("none")
         for name in DEFAULT:
             try:
                 network = self.resolve(name)
@@ -105,12 +134,17 @@ class Networks:
         row: sqlite3.Row | None = (
             self._metastore.read()
             .execute(
-                "SELECT * FROM networks WHERE state = 'ready' AND (name = ?1 OR id = ?1)",
+                "SELECT * FROM networks WHERE state != 'removing' AND (name = ?1 OR id = ?1)",
                 (reference,),
             )
             .fetchone()
         )
         return row
+
+    @property
+    def _bridgeless(self) -> bool:
+        """Whether the configuration wants no default bridge (``bridge: none``)."""
+        return self._config is not None and self._config.bridge == "none"
 
     def _predefine(self, name: str) -> Network:
         try:
@@ -121,6 +155,8 @@ class Networks:
                 details=f"no network driver is called {name!r}",
                 resolution="use --network none or --network host",
             ) from error
+        if name == DEFAULT[0] and self._bridgeless:
+            raise NotFound("network", name, brief=f"network {name} not found")
         if handle.probe.findings:
             first = handle.probe.findings[0]
             raise NotSupported(
@@ -128,23 +164,84 @@ class Networks:
                 details=first.reason,
                 resolution=first.remedy or None,
             )
-        network = Network(secrets.token_hex(32), name, handle.name)
-        with self._metastore.transaction() as tx:
-            tx.execute(
-                "INSERT OR IGNORE INTO networks (id, name, driver, state, config)"
-                " VALUES (?, ?, ?, 'ready', ?)",
-                (network.id, network.name, network.driver, json.dumps({})),
-            )
+        if handle.capabilities.ipam:
+            self._record_planned(name, handle)
+        else:
+            self._record(Network(secrets.token_hex(32), name, handle.name))
         row = self._row(name)
         assert row is not None  # ours, or that of who was quicker
-        return _network(row)
+        return network_of(row)
+
+    def _record(self, network: Network) -> None:
+        with self._metastore.transaction() as tx:
+            _insert(tx, network, network_config(network, created_ns=time.time_ns()))
+
+    def _record_planned(self, name: str, handle: NetworkHandle) -> None:
+        from .predefined import plan
+
+        planned = plan(self._configuration(), self._metastore.root_id)
+        with self._metastore.transaction() as tx:
+            network = planned.network(tx, name, handle.name)
+            handle.validate(network)
+            _insert(tx, network, planned.config(network, time.time_ns()), state="preparing")
+
+    def _configuration(self) -> Config:
+        from ..config import Config
+
+        return self._config or Config.load({}, {}, None)
+
+    def _as_configured(self, row: sqlite3.Row) -> Network:
+        """Return the network of a row, made anew where the configuration says otherwise by now."""
+        if row["name"] != DEFAULT[0] or self._config is None:
+            return network_of(row)
+        from .predefined import KEYS, differences, plan, refusal
+
+        if not any(key in self._config.origins for key in KEYS):
+            return network_of(row)
+        if self._bridgeless:
+            raise NotFound("network", row["name"], brief=f"network {row['name']} not found")
+        found = differences(row, self._config, self._metastore.root_id)
+        if not found:
+            return network_of(row)
+        before = network_of(row)
+        if connected := self._connected(self._metastore.read(), before.id):
+            raise refusal(before.name, found, connected)
+        handle = self._open_driver(before.driver)
+        handle.delete(before)
+        planned = plan(self._config, self._metastore.root_id)
+        with self._metastore.transaction() as tx:
+            if connected := self._connected(tx, before.id):
+                raise refusal(before.name, found, connected)
+            network = replace(planned.network(tx, before.name, before.driver), id=before.id)
+            handle.validate(network)
+            tx.execute(
+                "UPDATE networks SET config = ?, state = 'preparing' WHERE id = ?",
+                (planned.config(network, time.time_ns()), network.id),
+            )
+        self._made.discard(network.id)
+        return network
+
+    def _connected(self, tx: sqlite3.Connection, network_id: str) -> Sequence[str]:
+        """Return the names of the containers on a network."""
+        rows = tx.execute(
+            "SELECT coalesce(c.name, e.container_id) FROM endpoints e"
+            " LEFT JOIN containers c ON c.id = e.container_id WHERE e.network_id = ?",
+            (network_id,),
+        )
+        return [row[0] for row in rows]
+
+    def _warn(
+        self, handle: NetworkHandle, network: Network, ports: Sequence[PortMapping] = ()
+    ) -> None:
+        for text in handle.warnings(network, ports):
+            logger.warning("%s", text)
 
     def list(self) -> Sequence[Network]:
         """Return every recorded network, by name."""
         rows = self._metastore.read().execute(
-            "SELECT * FROM networks WHERE state = 'ready' ORDER BY name"
+            "SELECT * FROM networks WHERE state != 'removing' ORDER BY name"
         )
-        return [_network(row) for row in rows]
+        return [network_of(row) for row in rows]
 
     def by_id(self, network_id: str) -> Network | None:
         """Return the network with that whole id, whatever its state, or None."""
@@ -153,37 +250,54 @@ class Networks:
             .execute("SELECT * FROM networks WHERE id = ?", (network_id,))
             .fetchone()
         )
-        return None if row is None else _network(row)
+        return None if row is None else network_of(row)
 
     def sandbox_mode(self, network: Network) -> SandboxMode:
         """Return which network namespace its containers get."""
         return self._open_driver(network.driver).capabilities.sandbox
 
+    def can_publish(self, network: Network) -> bool:
+        """Return whether ports of its containers can be published on the host."""
+        return self._open_driver(network.driver).capabilities.publish
+
     # --- endpoints ---------------------------------------------------------------------------
 
-    def connect(self, network: Network, container_id: str, **asked: str) -> Endpoint:
-        """Record a new endpoint of a container and let the driver reserve what it needs.
+    def connect(
+        self, network: Network, container_id: str, asked: EndpointRequest = EndpointRequest()
+    ) -> Endpoint:
+        """Record a new endpoint of a container, with its addresses where the driver leaves them
+        to us, and let the driver reserve what it needs.
 
         Raises:
+            NoSpace, InvalidArgument, FailedPrecondition: as :func:`.ipam.assign`; also if the
+                endpoints of this root live in another network namespace than ours.
             StowageError: what the driver says; then nothing is recorded.
         """
-        endpoint = Endpoint(
-            secrets.token_hex(32), network.id, container_id, interface="", options=dict(asked)
-        )
         handle = self._open_driver(network.driver)
+        managed = handle.capabilities.ipam
         # most drivers reserve nothing: then one transaction is enough
         reserves = handle.implements("network_create_endpoint")
+        endpoint = Endpoint(
+            secrets.token_hex(32),
+            network.id,
+            container_id,
+            mac_address=asked.mac_address,
+            interface="eth0" if managed else "",
+            ports=asked.ports,
+        )
+        here = f"{boot_id()} {network_cookie()}" if managed else ""
         with self._metastore.transaction() as tx:
             tx.execute(
                 "INSERT INTO endpoints (id, network_id, container_id, state, config)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (
-                    endpoint.id,
-                    network.id,
-                    container_id,
-                    "preparing" if reserves else "ready",
-                    json.dumps({"options": dict(endpoint.options)}),
-                ),
+                " VALUES (?, ?, ?, ?, '{}')",
+                (endpoint.id, network.id, container_id, "preparing" if reserves else "ready"),
+            )
+            if managed:
+                self._settle_host(tx, here)
+                endpoint = self._addressed(tx, endpoint, asked)
+            tx.execute(
+                "UPDATE endpoints SET config = ? WHERE id = ?",
+                (endpoint_config(endpoint), endpoint.id),
             )
             record_event(
                 tx, "network", "connect", network.id,
@@ -198,25 +312,107 @@ class Networks:
             self._set_state(endpoint, "ready")
         return endpoint
 
+    def _addressed(
+        self, tx: sqlite3.Connection, endpoint: Endpoint, asked: EndpointRequest
+    ) -> Endpoint:
+        """Give an endpoint its addresses, from the pools that the network has now."""
+        row = tx.execute("SELECT * FROM networks WHERE id = ?", (endpoint.network_id,)).fetchone()
+        if row is None:
+            raise NotFound("network", endpoint.network_id)
+        pools = network_of(row).pools
+        addresses = ipam.assign(tx, endpoint.network_id, endpoint.id, pools, asked.addresses)
+        mac_address = asked.mac_address or ipam.mac_address(addresses)
+        return replace(endpoint, addresses=addresses, mac_address=mac_address)
+
+    def _settle_host(self, tx: sqlite3.Connection, here: str) -> None:
+        """Note where this root's links and rules are; two places would give addresses twice."""
+        row = tx.execute("SELECT value FROM settings WHERE name = ?", (_HOST,)).fetchone()
+        if row is not None and row["value"] == here:
+            return
+        others = self._addressed_containers(tx)
+        if row is not None and others:
+            raise FailedPrecondition(
+                "this root's containers live in another network namespace",
+                details=f"connected there: {', '.join(others)}",
+                resolution="run the command there, stop them first, or use a root of its own",
+            )
+        tx.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (_HOST, here))
+
+    def _addressed_containers(self, tx: sqlite3.Connection) -> Sequence[str]:
+        rows = tx.execute(
+            "SELECT DISTINCT coalesce(c.name, e.container_id) FROM addresses a"
+            " JOIN endpoints e ON e.id = a.endpoint_id LEFT JOIN containers c"
+            " ON c.id = e.container_id"
+        )
+        return [row[0] for row in rows]
+
     def join(self, endpoint: Endpoint, sandbox: Sandbox) -> JoinResult:
-        """Put the endpoint into *sandbox*; on failure it is out again."""
-        network = self._network_of(endpoint)
+        """Put the endpoint into *sandbox*, the network made before; on failure it is out again."""
+        network = self.network_of(endpoint)
         handle = self._open_driver(network.driver)
+        if network.id not in self._made:
+            self._make(handle, network)
         try:
             return handle.join(network, endpoint, sandbox)
         except BaseException:
             handle.leave(network, endpoint, sandbox)
             raise
 
+    def _make(self, handle: NetworkHandle, network: Network) -> None:
+        """Have the driver complete what is there; what the host does to a new network is said."""
+        handle.create(network)
+        self._made.add(network.id)
+        row = self._row(network.id)
+        if row is None or row["state"] == "ready":
+            return
+        with self._metastore.transaction() as tx:
+            tx.execute("UPDATE networks SET state = 'ready' WHERE id = ?", (network.id,))
+        self._warn(handle, network)
+
+    def publish(self, endpoint: Endpoint) -> None:
+        """Open the endpoint's reserved ports, and say what this host does to them. Idempotent."""
+        if not endpoint.ports:
+            return
+        network = self.network_of(endpoint)
+        handle = self._open_driver(network.driver)
+        handle.program_external(network, endpoint, endpoint.ports)
+        self._warn(handle, network, endpoint.ports)
+
+    def published_on(self, ports: Sequence[PortMapping]) -> Sequence[Endpoint]:
+        """Return the endpoints that are recorded with a port that conflicts with one of *ports*."""
+        found = {}
+        for port in ports:
+            for endpoint in self._endpoints("WHERE config LIKE ?", f"%, {port.host_port}, %"):
+                if any(conflicts(port, other) for other in endpoint.ports):
+                    found[endpoint.id] = endpoint
+        return list(found.values())
+
+    def supersede(self, ports: Sequence[PortMapping]) -> None:
+        """Withdraw *ports*, whose sockets the caller holds, from endpoints that ended just now.
+
+        Their sockets go with the monitor, a moment before its exit command withdraws the rules.
+        """
+        for endpoint in self.published_on(ports):
+            lost = [one for one in endpoint.ports if any(conflicts(one, port) for port in ports)]
+            network = self.network_of(endpoint)
+            self._open_driver(network.driver).revoke_external(network, endpoint, lost)
+            kept = replace(endpoint, ports=tuple(p for p in endpoint.ports if p not in lost))
+            with self._metastore.transaction() as tx:
+                tx.execute(
+                    "UPDATE endpoints SET config = ? WHERE id = ?",
+                    (endpoint_config(kept), endpoint.id),
+                )
+
     def leave(self, endpoint: Endpoint, sandbox: Sandbox | None) -> None:
         """Take the endpoint out of its sandbox (None: the kernel has reaped it). Idempotent."""
-        network = self._network_of(endpoint)
+        network = self.network_of(endpoint)
         self._open_driver(network.driver).leave(network, endpoint, sandbox)
 
-    def disconnect(self, endpoint: Endpoint) -> None:
-        """Leave, give up what was reserved, and forget the endpoint. Idempotent.
+    def disconnect(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> None:
+        """Close its ports, leave, give up what was reserved, and forget the endpoint. Idempotent.
 
-        A network or a driver that is gone does not keep the row.
+        *sandbox* is given where it outlives the endpoint. A network or a driver that is gone does
+        not keep the row.
         """
         network = self.by_id(endpoint.network_id)
         if network is not None:
@@ -225,7 +421,9 @@ class Networks:
             except (NotFound, StowageError) as error:
                 logger.warning("endpoint %s: %s", endpoint.id[:12], error.brief)
             else:
-                handle.leave(network, endpoint, None)
+                if endpoint.ports:
+                    handle.revoke_external(network, endpoint, endpoint.ports)
+                handle.leave(network, endpoint, sandbox)
                 handle.delete_endpoint(network, endpoint)
         with self._metastore.transaction() as tx:
             gone = tx.execute("DELETE FROM endpoints WHERE id = ?", (endpoint.id,)).rowcount
@@ -238,19 +436,34 @@ class Networks:
 
     def endpoints(self, container_id: str) -> Sequence[Endpoint]:
         """Return the endpoints of a container."""
-        rows = self._metastore.read().execute(
-            "SELECT * FROM endpoints WHERE container_id = ?", (container_id,)
-        )
-        return [_endpoint(row) for row in rows]
+        return self._endpoints("WHERE container_id = ?", container_id)
+
+    def endpoints_on(self, network_id: str) -> Sequence[Endpoint]:
+        """Return the endpoints on a network."""
+        return self._endpoints("WHERE network_id = ?", network_id)
 
     def orphaned_endpoints(self) -> Sequence[Endpoint]:
         """Return the endpoints whose container has no row; what a kill may leave."""
-        rows = self._metastore.read().execute(
-            "SELECT * FROM endpoints WHERE container_id NOT IN (SELECT id FROM containers)"
-        )
-        return [_endpoint(row) for row in rows]
+        return self._endpoints("WHERE container_id NOT IN (SELECT id FROM containers)")
 
-    def _network_of(self, endpoint: Endpoint) -> Network:
+    def ports_by_container(self) -> Mapping[str, Sequence[PortMapping]]:
+        """Return what is published, by the container's id; those without a port are left out."""
+        return {e.container_id: e.ports for e in self._endpoints() if e.ports}
+
+    def recorded(self) -> Recorded:
+        """Return all that drivers must bring about in the kernel."""
+        return Recorded(self.list(), self._endpoints())
+
+    def _endpoints(self, where: str = "", *values: str) -> Sequence[Endpoint]:
+        rows = self._metastore.read().execute(f"SELECT * FROM endpoints {where}", values)
+        return [endpoint_of(row) for row in rows]
+
+    def network_of(self, endpoint: Endpoint) -> Network:
+        """Return the network that an endpoint is on.
+
+        Raises:
+            NotFound: if it is gone.
+        """
         network = self.by_id(endpoint.network_id)
         if network is None:
             raise NotFound(
@@ -265,23 +478,9 @@ class Networks:
             tx.execute("UPDATE endpoints SET state = ? WHERE id = ?", (state, endpoint.id))
 
 
-def _network(row: sqlite3.Row) -> Network:
-    config: Mapping[str, Any] = json.loads(row["config"])
-    network = Network(row["id"], row["name"], row["driver"])
-    return replace(
-        network,
-        options=dict(config.get("options", {})),
-        labels=dict(config.get("labels", {})),
-        internal=bool(config.get("internal", False)),
-    )
-
-
-def _endpoint(row: sqlite3.Row) -> Endpoint:
-    config: Mapping[str, Any] = json.loads(row["config"])
-    return Endpoint(
-        row["id"],
-        row["network_id"],
-        row["container_id"],
-        interface="",
-        options=dict(config.get("options", {})),
+def _insert(tx: sqlite3.Connection, network: Network, config: str, *, state: str = "ready") -> None:
+    """Record a predefined network, unless somebody was quicker."""
+    tx.execute(
+        "INSERT OR IGNORE INTO networks (id, name, driver, state, config) VALUES (?, ?, ?, ?, ?)",
+        (network.id, network.name, network.driver, state, config),
     )

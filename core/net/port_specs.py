@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from typing import cast, get_args
 
 from ..errors import InvalidArgument
-from ..model import Address, Transport
+from ..model import Address, PortMapping, Transport
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
@@ -124,6 +124,14 @@ def publish_all(
     asked = {(request.container_port, request.protocol) for request in requests}
     more = sorted(port for port in set(exposed) if port not in asked)
     return (*requests, *(PortRequest(protocol, port) for port, protocol in more))
+
+
+def conflicts(one: PortMapping, other: PortMapping) -> bool:
+    """Whether two mappings cannot exist together on one host."""
+    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
+        return False
+    a, b = one.host_address, other.host_address
+    return a.version == b.version and (a == b or a.is_unspecified or b.is_unspecified)
 
 
 def _standard_form(text: str) -> str:

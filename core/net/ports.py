@@ -301,14 +301,6 @@ def _in_use(mapping: PortMapping, owner: Owner) -> Busy:
 # --- who holds a port ----------------------------------------------------------------------------
 
 
-def conflicts(one: PortMapping, other: PortMapping) -> bool:
-    """Whether two mappings cannot exist together on one host."""
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    a, b = one.host_address, other.host_address
-    return a.version == b.version and (a == b or a.is_unspecified or b.is_unspecified)
-
-
 def holders(mapping: PortMapping) -> list[int]:
     """Return the pids whose sockets hold the port, in this network namespace; best effort."""
     inodes = _inodes(mapping.protocol, mapping.host_port)

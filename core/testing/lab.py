@@ -55,6 +55,28 @@ class Lab:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def forget_networks() -> None:
+    """Delete the bridges and rules that roots made in this network namespace, which must be a
+    lab's: roots that are gone would keep subnets from those that follow."""
+    from ..linux.netlink import Netlink
+    from ..linux.nft import NftSession
+    from ..linux.rtnetlink import delete_link, read_links
+
+    with Netlink() as netlink:
+        ours = [link.name for link in read_links(netlink) if link.alias.startswith("stowage-")]
+        if not ours:
+            return
+        netlink.try_each("lab.delete_links", [delete_link(name) for name in ours])
+    session = NftSession()
+    try:
+        for item in session.query("list tables"):
+            name = item.get("table", {}).get("name", "")
+            if name.startswith("stowage-"):
+                session.transact(f"delete table inet {name}\n")
+    finally:
+        session.close()
+
+
 def enter_lab(size_bytes: int = 4 << 30) -> Lab:
     """Move the calling thread, which should be the main one, into a lab; see the module.
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from stowage.containers.exec import ExecSpec
-from stowage.containers.finishing import first_process
 from stowage.containers.model import ContainerState
+from stowage.containers.processes import first_process
 from stowage.containers.runtime import Runtime
 from stowage.containers.streams import Streams
 from stowage.errors import (

@@ -25,6 +25,16 @@ def test_hosts_is_dockers() -> None:
     assert text.startswith("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
     assert text.endswith("ff02::2\tip6-allrouters\n172.30.0.2\tbox\n")
     assert NameFiles("b", "dom.ain", ["10.0.0.1"]).hosts().endswith("10.0.0.1\tb.dom.ain b\n")
+    assert NameFiles("b.dom.ain", "", ["10.0.0.1"]).hosts().endswith("10.0.0.1\tb.dom.ain b\n")
+
+
+def test_extra_hosts_stand_before_the_containers_own_line() -> None:
+    """As dockerd's; on the host's network they take the place of the host's file."""
+    files = NameFiles("box", addresses=["10.0.0.2"], extra_hosts=[("db", "10.0.0.9")])
+
+    assert files.hosts().endswith("ip6-allrouters\n10.0.0.9\tdb\n10.0.0.2\tbox\n")
+    on_host = NameFiles("box", extra_hosts=[("db", "10.0.0.9")], host_network=True)
+    assert on_host.hosts().endswith("ip6-allrouters\n10.0.0.9\tdb\n")
 
 
 def test_the_hosts_network_has_the_hosts_files(resolv_conf: Path) -> None:
@@ -42,10 +52,12 @@ def test_the_hosts_network_has_the_hosts_files(resolv_conf: Path) -> None:
          "nameserver 10.0.0.1\nsearch a b\noptions ndots:2\n"),
         ("nameserver 127.0.0.1\nnameserver 10.0.0.1\nnameserver ::1\n", NameFiles("x"),
          "nameserver 10.0.0.1\n"),
-        ("search old\nsearch new\n", NameFiles("x"), "search new\n"),
+        ("search old\nsearch new\n", NameFiles("x"),
+         "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch new\n"),
         ("nameserver 10.0.0.1\nsearch a\n",
          NameFiles("x", nameservers=["9.9.9.9"], search=["s"]), "nameserver 9.9.9.9\nsearch s\n"),
-        ("search a\n", NameFiles("x", search=["."]), ""),
+        ("search a\n", NameFiles("x", search=["."], nameservers=["9.9.9.9"]),
+         "nameserver 9.9.9.9\n"),
         ("nameserver 127.0.0.53\n", NameFiles("x"), "nameserver 10.9.9.9\n"),
         ("nameserver\nnameserver fe80::1%eth0\n", NameFiles("x"), "nameserver fe80::1%eth0\n"),
     ],

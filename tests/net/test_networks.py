@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stowage.errors import InvalidArgument, NotFound, NotSupported, Unavailable
+from stowage.errors import NotFound, NotSupported, Unavailable
 from stowage.handle import NetworkHandle
 from stowage.hookspecs import hookimpl
 from stowage.linux.namespaces import network_cookie
@@ -108,10 +108,6 @@ def test_unknown_and_impossible_networks_are_refused(metastore: Metastore) -> No
         ours.resolve("bridge")
     with pytest.raises(NotSupported, match="it is broken\nmend it"):
         ours.resolve("host")
-    with pytest.raises(NotSupported, match="container:x"):
-        ours.resolve("container:x")
-    with pytest.raises(InvalidArgument, match="invalid container format container:<name"):
-        ours.resolve("container:")
 
 
 def test_the_default_is_bridge_else_none_and_said_once_per_root(

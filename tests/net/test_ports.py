@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from stowage.errors import Busy, NotSupported, StowageError, Unavailable
 from stowage.linux.namespaces import in_network_namespace, new_network_namespace
 from stowage.model import PortMapping
-from stowage.net.port_specs import PortRequest, parse_publish, parse_publishes
+from stowage.net.port_specs import PortRequest, conflicts, parse_publish, parse_publishes
 from stowage.net.ports import (
     Reservation,
-    conflicts,
     ephemeral_range,
     reserve,
     reserve_again,

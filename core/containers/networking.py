@@ -1,0 +1,120 @@
+"""What a container asks of its network, beyond which one, and what cannot be asked together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from ipaddress import ip_address
+from typing import Any
+
+from ..errors import InvalidArgument
+from ..model import Address, Transport
+from ..net.port_specs import PortRequest, parse_expose, parse_publishes, publish_all
+
+SHARED_PREFIX = "container:"
+#: What stands for the address of the host's end in ``--add-host``.
+HOST_GATEWAY = "host-gateway"
+_USER_DEFINED_ONLY = "user specified IP address is supported on user defined networks only"
+
+
+@dataclass(frozen=True, slots=True)
+class Networking:
+    """Ports, names and addresses of a container.
+
+    *exposed* are ``80/tcp``, the image's among them once the container is made. *extra_hosts* are
+    ``name:address``. Empty *dns*, *dns_search* and *dns_options* mean the configuration's, else
+    the host's.
+    """
+
+    ports: tuple[PortRequest, ...] = ()
+    publish_all: bool = False
+    exposed: tuple[str, ...] = ()
+    dns: tuple[Address, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    mac_address: str = ""
+
+    @property
+    def requests(self) -> tuple[PortRequest, ...]:
+        """All ports to publish, those of ``-P`` among them."""
+        if not self.publish_all:
+            return self.ports
+        exposed: list[tuple[int, Transport]] = []
+        for text in self.exposed:
+            exposed += parse_expose(text)
+        return publish_all(exposed, self.ports)
+
+    @property
+    def exposed_ports(self) -> tuple[str, ...]:
+        """Every exposed port as ``80/tcp``, those that are published among them, each once."""
+        found: list[tuple[int, Transport]] = []
+        for text in self.exposed:
+            found += parse_expose(text)
+        found += [(request.container_port, request.protocol) for request in self.ports]
+        return tuple(f"{port}/{protocol}" for port, protocol in dict.fromkeys(found))
+
+    def with_image(self, exposed: tuple[str, ...]) -> Networking:
+        """Return it with what an image exposes."""
+        return replace(self, exposed=tuple(dict.fromkeys((*self.exposed, *exposed))))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        plain = {key.name: getattr(self, key.name) for key in fields(self)}
+        for name in ("ports", "dns", "addresses"):
+            plain[name] = [str(item) for item in plain[name]]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Networking:
+        """Read what :meth:`to_json` gave; unknown keys are ignored."""
+        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        for name, value in known.items():
+            if isinstance(value, list):
+                known[name] = tuple(value)
+        for name in ("dns", "addresses"):
+            known[name] = tuple(ip_address(text) for text in known.get(name, ()))
+        known["ports"] = parse_publishes(known.get("ports", ()))
+        return cls(**known)
+
+
+def shared_with(network: str | None) -> str | None:
+    """Return whose network ``container:<name|id>`` names, or None for every other mode."""
+    if network is None or not network.startswith(SHARED_PREFIX):
+        return None
+    return network.removeprefix(SHARED_PREFIX)
+
+
+def check_networking(wanted: Networking, network: str | None, hostname: str) -> None:
+    """Refuse what the network mode cannot give.
+
+    Raises:
+        InvalidArgument: in Docker's words.
+    """
+    target = shared_with(network)
+    if target is not None:
+        _check_shared(wanted, target, hostname)
+    if wanted.mac_address and (target is not None or network == "host"):
+        raise InvalidArgument("conflicting options: mac-address and the network mode")
+    if wanted.addresses and network in (None, "default", "bridge", "host", "none"):
+        raise InvalidArgument(_USER_DEFINED_ONLY)
+
+
+def _check_shared(wanted: Networking, target: str, hostname: str) -> None:
+    if not target:
+        raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
+    conflicts = (
+        (hostname, "hostname and the network mode"),
+        (wanted.dns, "dns and the network mode"),
+        (wanted.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            wanted.ports or wanted.publish_all,
+            "port publishing and the container type network mode",
+        ),
+        (wanted.exposed, "port exposing and the container type network mode"),
+        (wanted.addresses, "static IP and the container type network mode"),
+    )
+    for given, words in conflicts:
+        if given:
+            raise InvalidArgument(f"conflicting options: {words}")

@@ -1,0 +1,33 @@
+"""A container's processes as the host sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..linux.process import ProcessIdentity, identity
+from .context import Context
+from .model import ContainerRecord
+
+
+def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity | None:
+    """Return a container's first process as the host sees it; None if it is not known."""
+    if record.runtime.process is not None:
+        return record.runtime.process
+    # a direct run: the runtime writes the file a moment after it has started the process
+    inside = context.cgroup(record).processes()
+    written = context.files(record.id).pid()  # may be old, and another process's by now
+    for pid in sorted(inside, key=lambda pid: (pid != written, pid)):
+        try:
+            if _first_in_namespace(pid):
+                return identity(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None
+
+
+def _first_in_namespace(pid: int) -> bool:
+    """Whether it is process 1 of a PID namespace (``NSpid`` in proc(5))."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return line.split()[-1] == "1"
+    return False
