@@ -16,6 +16,8 @@ from .mount_flags import requested_mounts
 from .pull import PULL
 from .resource_flags import FLAGS as RESOURCE_FLAGS
 from .resource_flags import requested_resources
+from .security_flags import FLAGS as SECURITY_FLAGS
+from .security_flags import requested_security
 
 #: RFC 1123, as Docker checks it.
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*\.?")
@@ -49,6 +51,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
     *MOUNT_FLAGS,
     *RESOURCE_FLAGS,
+    *SECURITY_FLAGS,
     Flag("network", "Connect a container to a network", value="network"),
     Flag("net", "", value="network"),
     Flag("hostname", "Container host name", "h"),
@@ -107,6 +110,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         stop_signal=parsed.text("stop-signal") or "",
         stop_timeout_seconds=parsed.number("stop-timeout"),
         resources=requested_resources(parsed),
+        security=requested_security(parsed),
     )
 
 

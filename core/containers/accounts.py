@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..errors import InvalidArgument
 from ..linux.paths import open_in_root
@@ -50,6 +50,18 @@ def resolve_user(root: int, text: str) -> Account:
     if group:
         return Account(uid, _find_group(root, group), (), home)
     return Account(uid, gid, tuple(_memberships(root, name)) if name else (), home)
+
+
+def with_groups(root: int, account: Account, names: Sequence[str]) -> Account:
+    """Return *account* as a member of further groups (``--group-add``), by name or number.
+
+    Raises:
+        InvalidArgument: for a group that does not exist.
+    """
+    if not names:
+        return account
+    added = (_find_group(root, name) for name in names)
+    return replace(account, groups=(*account.groups, *added))
 
 
 def _number(text: str) -> int | None:

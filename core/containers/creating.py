@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidArgument, NotFound
 from . import hostroot
 from .context import Context
+from .devices import device_nodes
+from .init_process import find_init
 from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
 from .names import new_id
 from .networking import SHARED_PREFIX, check_networking, shared_with
@@ -17,6 +19,8 @@ from .own_limits import check_own_limits
 from .resource_checks import verified
 from .resources import with_defaults
 from .rows import new_record
+from .security import check_capabilities
+from .security_options import check_sysctls
 from .targets import mount_targets
 from .volumes import check_sources, check_targets
 from .workdir import check_absolute
@@ -51,6 +55,8 @@ def create(
     spec = replace(spec, resources=verified(resources))
     check_own_limits(spec.resources)
     spec, network = _network(context, spec)
+    host_network = network is not None and context.root.networks.sandbox_mode(network) == "host"
+    check_sysctls(spec.security, host_network=host_network, host_ipc=False)
     handle = context.root.storage(spec.storage_driver)
     container_id = new_id()
     record = new_record(
@@ -99,6 +105,10 @@ def _network(context: Context, spec: ContainerSpec) -> tuple[ContainerSpec, Netw
 
 def _check(spec: ContainerSpec) -> None:
     check_targets(spec.mounted)
+    check_capabilities(spec.security)
+    device_nodes(spec.security.devices)
+    if spec.has_init:
+        find_init()
     check_sources(spec.binds)
     if spec.working_dir:
         check_absolute(spec.working_dir)
@@ -135,7 +145,7 @@ def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | 
         return
     assert image is not None
     parent = context.root.images.ensure(image, record.driver)
-    base = layers.init_snapshot(parent, mount_targets(spec.mounted), driver=record.driver)
+    base = layers.init_snapshot(parent, mount_targets(spec), driver=record.driver)
     layers.prepare(record.snapshot, base, driver=record.driver, options=spec.storage_options)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from ..images.times import format_time
 from .describe_mounts import host_mounts, mount_points
 from .describe_resources import host_resources
+from .describe_security import host_security
 from .model import ContainerRecord, ContainerState
-from .spec import MASKED_PATHS, READONLY_PATHS
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -81,7 +81,7 @@ def inspect_document(
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": record.spec.security.apparmor,
         "ExecIDs": None,
         "HostConfig": _host_config(record, network),
         "GraphDriver": {
@@ -137,8 +137,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
         **host_resources(spec.resources),
         "Runtime": Path(record.runtime.runtime).name,
         "StorageOpt": dict(_pairs(spec.storage_options)) or None,
-        "MaskedPaths": list(MASKED_PATHS),
-        "ReadonlyPaths": list(READONLY_PATHS),
+        **host_security(spec.security),
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
 from ..linux.process import ProcessIdentity
-from .accounts import resolve_user
+from .accounts import resolve_user, with_groups
 from .context import Context
 from .exectree import kill_tree
 from .model import ContainerRecord, ContainerState
@@ -119,6 +119,7 @@ def _process(
     root = os.open(f"/proc/{process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         account = resolve_user(root, spec.user or record.spec.user)
+        account = with_groups(root, account, record.spec.security.group_add)
         workdir = resolve_workdir(
             root, spec.working_dir or record.spec.working_dir or "/", record.spec.mounted
         )
@@ -128,7 +129,13 @@ def _process(
         (*record.spec.env, *spec.env), account, hostname=record.hostname, tty=spec.tty
     )
     return process_config(
-        spec.command, env, workdir, account, tty=spec.tty, resources=record.spec.resources
+        spec.command,
+        env,
+        workdir,
+        account,
+        tty=spec.tty,
+        resources=record.spec.resources,
+        security=record.spec.security,
     )
 
 

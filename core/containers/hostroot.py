@@ -115,7 +115,7 @@ def without_targets(changes: Iterable[Change], spec: ContainerSpec) -> list[Chan
     assert spec.rootfs is not None
     missing = {
         path
-        for path in map(os.path.normpath, mount_targets(spec.mounted))
+        for path in map(os.path.normpath, mount_targets(spec))
         if not os.path.lexists(os.path.join(os.fsencode(spec.rootfs), path.lstrip(b"/")))
     }
     above = {parent for path in missing for parent in _parents(path)}

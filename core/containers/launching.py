@@ -21,7 +21,7 @@ from ..errors import Busy, FailedPrecondition, InvalidArgument
 from ..linux.cgroups import Cgroup, hierarchies
 from ..linux.process import describe
 from . import hostroot
-from .accounts import resolve_user
+from .accounts import resolve_user, with_groups
 from .bundle import ContainerFiles
 from .context import Context
 from .joining import Joined, disconnect, host_name, join, write_names
@@ -170,7 +170,7 @@ def _config(
     if joined.private:
         # runc refuses /proc/self; the number is ours as long as the runtime creates
         namespace = f"/proc/{os.getpid()}/fd/{joined.sandbox.descriptor}"
-    account = resolve_user(root, spec.user)
+    account = with_groups(root, resolve_user(root, spec.user), spec.security.group_add)
     try:
         workdir = resolve_workdir(root, spec.working_dir or "/", spec.mounted, create=True)
     except OSError as error:

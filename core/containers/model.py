@@ -20,6 +20,7 @@ from ..linux.process import ProcessIdentity
 from .mounts import Tmpfs
 from .networking import Networking
 from .resources import Resources
+from .security import Security
 from .volumes import Bind, Mounted
 
 #: Docker's default, in seconds.
@@ -79,11 +80,17 @@ class ContainerSpec:
     stop_signal: str = ""
     stop_timeout_seconds: int | None = None
     resources: Resources = field(default_factory=Resources)
+    security: Security = field(default_factory=Security)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The command line: entrypoint, then command."""
         return (*(self.entrypoint or ()), *self.command)
+
+    @property
+    def has_init(self) -> bool:
+        """Whether a small init is the first process."""
+        return self.security.init
 
     @property
     def mounted(self) -> tuple[Mounted, ...]:
@@ -97,6 +104,7 @@ class ContainerSpec:
         plain["binds"] = [bind.to_json() for bind in self.binds]
         plain["resources"] = self.resources.to_json()
         plain["networking"] = self.networking.to_json()
+        plain["security"] = self.security.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         return plain
 
@@ -114,6 +122,7 @@ class ContainerSpec:
         known["networking"] = Networking.from_json(known.get("networking", {}))
         known["tmpfs"] = tuple(Tmpfs.from_json(tmpfs) for tmpfs in known.get("tmpfs", ()))
         known["resources"] = Resources.from_json(known.get("resources", {}))
+        known["security"] = Security.from_json(known.get("security", {}))
         return cls(**known)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import init_process
 from .model import ContainerSpec
 from .resources import SHM_SIZE_BYTES
 from .volumes import Bind
@@ -29,7 +30,15 @@ def mount_entries(
             for tmpfs in spec.tmpfs
         },
     }
-    named = {target: _bind(Bind(source, target)) for target, source in name_files.items()}
+    security = spec.security
+    named = {
+        target: _bind(Bind(source, target, security.read_only_root))
+        for target, source in name_files.items()
+    }
+    if spec.has_init:
+        named[init_process.PLACE] = entry(
+            init_process.PLACE, "bind", init_process.find_init(), "bind", "ro"
+        )
     own = [one for one in _own(spec) if not _replaced(one["destination"], asked)]
     return [*own, *sorted({**named, **asked}.values(), key=_depth)]
 
@@ -40,13 +49,14 @@ def entry(destination: str, kind: str, source: str, *options: str) -> dict[str, 
 
 
 def _own(spec: ContainerSpec) -> list[dict[str, Any]]:
+    read_only = () if spec.security.privileged else ("ro",)
     return [
         entry("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         entry("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         entry("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance",
               "ptmxmode=0666", "mode=0620", "gid=5"),
-        entry("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-        entry("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev"),
+        entry("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", *read_only),
+        entry("/sys/fs/cgroup", "cgroup", "cgroup", *read_only, "nosuid", "noexec", "nodev"),
         entry("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         entry("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777",
               f"size={spec.resources.shm_size_bytes or SHM_SIZE_BYTES}"),

@@ -161,7 +161,7 @@ def find_runtime(configured: str | None, root: Path) -> Runtime:
         NotSupported: if there is none; says which package brings it.
     """
     for name in (configured,) if configured else KNOWN:
-        path = shutil.which(name, path=_search_path())
+        path = shutil.which(name, path=search_path())
         if path is not None:
             return Runtime(os.path.basename(name), path, root)
     if configured:
@@ -196,7 +196,7 @@ def helper_environment(**more: str) -> Mapping[str, str]:
     return {**kept, **more}
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """PATH, and the directories that a user's PATH may lack (runc is in /usr/sbin)."""
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
 
@@ -207,7 +207,7 @@ def find_program(name: str, package: str) -> str:
     Raises:
         NotSupported: if it is not installed; says the package.
     """
-    path = shutil.which(name, path=_search_path())
+    path = shutil.which(name, path=search_path())
     if path is None:
         raise NotSupported(f"{name} is not installed", resolution=f"apt-get install {package}")
     return path

@@ -1,8 +1,7 @@
 """``config.json``: a container in the words of the OCI runtime specification, as Docker says it.
 
-Capabilities, masked and read-only paths, devices and mounts are Docker's defaults (a process
-has CapEff 00000000a80425fb). On cgroup v1 the container sees the host's
-cgroup namespace, on v2 one of its own, as Docker does it.
+Where nothing was asked for, everything is Docker's default. On cgroup v1 the container sees the
+host's cgroup namespace, on v2 one of its own, as Docker does it.
 """
 
 from __future__ import annotations
@@ -12,34 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import init_process
 from .accounts import Account
+from .devices import device_nodes, device_rules, host_devices
 from .model import ContainerSpec, join_env
 from .mount_table import mount_entries
 from .resource_config import resource_config, rlimits
 from .resources import Resources
 from .seccomp import default_profile
+from .seccomp_profile import convert
+from .security import Security, capabilities_of
+from .security_options import apparmor_is_enabled
 from .volumes import Bind
 
 OCI_VERSION = "1.0.2"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-CAPABILITIES = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW",
-    "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
-)  # fmt: skip
-
-MASKED_PATHS = (
-    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-)  # fmt: skip
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-#: (major, minor, access) of the character devices that a container may use; None is any.
-_DEVICES = (
-    (None, None, "m"), (1, 3, "rwm"), (1, 5, "rwm"), (1, 7, "rwm"), (1, 8, "rwm"), (1, 9, "rwm"),
-    (5, 0, "rwm"), (5, 1, "rwm"), (5, 2, "rwm"), (136, None, "rwm"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +53,17 @@ class Bundle:
 
 def build_config(bundle: Bundle) -> dict[str, Any]:
     """Return the ``config.json`` of a container."""
+    spec = bundle.spec
+    arguments = (init_process.PLACE, "--", *spec.arguments) if spec.has_init else spec.arguments
     return {
         "ociVersion": OCI_VERSION,
         "process": process_config(
-            bundle.spec.arguments, bundle.env, bundle.working_dir, bundle.account,
-            tty=bundle.spec.tty, resources=bundle.spec.resources,
+            arguments, bundle.env, bundle.working_dir, bundle.account,
+            tty=spec.tty, resources=spec.resources, security=spec.security,
         ),
-        "root": {"path": bundle.rootfs, "readonly": False},
+        "root": {"path": bundle.rootfs, "readonly": spec.security.read_only_root},
         "hostname": bundle.hostname,
-        "mounts": mount_entries(bundle.spec, bundle.binds, bundle.name_files),
+        "mounts": mount_entries(spec, bundle.binds, bundle.name_files),
         "linux": _linux(bundle),
     }  # fmt: skip
 
@@ -87,13 +75,14 @@ def process_config(
     account: Account,
     *,
     tty: bool,
-    resources: Resources | None = None,
-    capabilities: Sequence[str] = CAPABILITIES,
+    resources: Resources,
+    security: Security,
 ) -> dict[str, Any]:
     """Return a ``process`` object, for ``config.json`` or for exec.
 
     A user other than root has the bounding set alone, as execve(2) would leave it.
     """
+    capabilities = capabilities_of(security)
     held = list(capabilities) if account.uid == 0 else []
     process: dict[str, Any] = {
         "terminal": tty,
@@ -107,12 +96,14 @@ def process_config(
         "capabilities": {
             "bounding": list(capabilities), "effective": held, "permitted": held,
         },
-        "noNewPrivileges": False,
+        "noNewPrivileges": security.no_new_privileges,
     }  # fmt: skip
-    if resources is not None and resources.ulimits:
+    if resources.ulimits:
         process["rlimits"] = rlimits(resources)
-    if resources is not None and resources.oom_score_adj:
+    if resources.oom_score_adj:
         process["oomScoreAdj"] = resources.oom_score_adj
+    if security.apparmor and apparmor_is_enabled():
+        process["apparmorProfile"] = security.apparmor
     return process
 
 
@@ -130,6 +121,7 @@ def process_env(
 
 
 def _linux(bundle: Bundle) -> dict[str, Any]:
+    security = bundle.spec.security
     network: dict[str, str] = {"type": "network"}
     if bundle.network_namespace is not None:
         network["path"] = bundle.network_namespace
@@ -141,11 +133,17 @@ def _linux(bundle: Bundle) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "cgroupsPath": bundle.cgroup,
         "namespaces": namespaces,
-        "resources": {"devices": _device_rules(), **resource_config(bundle.spec.resources)},
-        "maskedPaths": list(MASKED_PATHS),
-        "readonlyPaths": list(READONLY_PATHS),
-        "sysctl": dict(bundle.sysctls),
-        "seccomp": default_profile(CAPABILITIES),
+        "resources": {
+            "devices": device_rules(
+                security.devices, security.device_cgroup_rules, everything=security.privileged
+            ),
+            **resource_config(bundle.spec.resources),
+        },
+        "devices": host_devices() if security.privileged else device_nodes(security.devices),
+        "maskedPaths": list(security.masked_paths),
+        "readonlyPaths": list(security.readonly_paths),
+        "sysctl": {**bundle.sysctls, **security.sysctls},
+        "seccomp": _seccomp(security),
     }
     propagation = _root_propagation(bundle.binds)
     if propagation:
@@ -153,13 +151,13 @@ def _linux(bundle: Bundle) -> dict[str, Any]:
     return {key: value for key, value in linux.items() if value}
 
 
-def _device_rules() -> list[dict[str, Any]]:
-    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
-    rules.append({"allow": True, "type": "b", "access": "m"})
-    for major, minor, access in _DEVICES:
-        rule = {"allow": True, "type": "c", "major": major, "minor": minor, "access": access}
-        rules.append({key: value for key, value in rule.items() if value is not None})
-    return rules
+def _seccomp(security: Security) -> dict[str, Any] | None:
+    if security.privileged or security.seccomp == "unconfined":
+        return None
+    capabilities = capabilities_of(security)
+    if security.seccomp:
+        return convert(security.seccomp, capabilities)
+    return default_profile(capabilities)
 
 
 def _root_propagation(binds: Sequence[Bind]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import Literal
 
+from . import init_process
+from .model import ContainerSpec
 from .volumes import Mounted
 
 #: A directory, an empty file, or a symlink to what the bytes say.
@@ -27,9 +28,12 @@ _ALWAYS: dict[bytes, Target] = {
 }
 
 
-def mount_targets(mounts: Iterable[Mounted]) -> dict[bytes, Target]:
-    """Return every target of a container with these *mounts*, by its path in the root."""
-    return {**_ALWAYS, **{os.fsencode(mount.target): _kind(mount) for mount in mounts}}
+def mount_targets(spec: ContainerSpec) -> dict[bytes, Target]:
+    """Return every mount target of a container, by its path in the root."""
+    targets = dict(_ALWAYS)
+    if spec.has_init:
+        targets[os.fsencode(init_process.PLACE)] = "file"
+    return targets | {os.fsencode(mount.target): _kind(mount) for mount in spec.mounted}
 
 
 def _kind(mount: Mounted) -> Target:

@@ -26,8 +26,8 @@ PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\
 GROUP = b"root:x:0:\napp:x:1001:\nextra:x:2000:app,other\n"
 _APPLETS = str.split(
     """
-    cat chmod dd echo env false grep head hostname httpd id ip kill ln ls mkdir mount ping ps pwd
-    rm rmdir sh sleep stty touch true tty umount wc wget
+    cat chmod cut dd echo env false grep head hostname httpd id ip kill ln ls mkdir mknod mount
+    ping ps pwd rm rmdir sh sleep stty touch tr true tty umount wc wget
     """
 )
 #: What conmon runs at a container's end: the same work as the hidden command, no command line.

@@ -21,6 +21,7 @@ from stowage.containers.model import (
 from stowage.containers.mounts import Tmpfs
 from stowage.containers.names import check_name, is_id, new_id, random_name
 from stowage.containers.resources import Resources
+from stowage.containers.security import Security
 from stowage.containers.volumes import Bind, check_targets, parse_bind
 from stowage.errors import InvalidArgument, NotSupported, StowageError
 from stowage.images.config import RunConfig
@@ -46,6 +47,7 @@ specs = st.builds(
     storage_options=words,
     rootfs=st.none() | st.just(Path("/x")),
     stop_timeout_seconds=st.none() | st.integers(0, 99),
+    security=st.builds(Security, cap_add=words),
     resources=st.builds(Resources, memory_bytes=st.integers(), cpuset_cpus=texts),
 )
 

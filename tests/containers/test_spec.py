@@ -9,10 +9,11 @@ import pytest
 
 from stowage.containers.accounts import Account
 from stowage.containers.model import ContainerSpec
+from stowage.containers.resources import Resources
 from stowage.containers.runtime import find_runtime, start_failure
 from stowage.containers.seccomp import default_profile
+from stowage.containers.security import CAPABILITIES, Security
 from stowage.containers.spec import (
-    CAPABILITIES,
     Bundle,
     build_config,
     process_config,
@@ -45,7 +46,9 @@ def test_the_capabilities_are_dockers() -> None:
 
 
 def test_a_user_who_is_not_root_holds_none() -> None:
-    held = process_config(("a",), (), "/", Account(5, 5, (6,)), tty=False)
+    held = process_config(
+        ("a",), (), "/", Account(5, 5, (6,)), tty=False, resources=Resources(), security=Security()
+    )
 
     assert held["capabilities"]["effective"] == held["capabilities"]["permitted"] == []
     assert held["capabilities"]["bounding"] == list(CAPABILITIES)
