@@ -258,6 +258,11 @@ def is_magic(start: bytes, magic: tuple[bytes, ...]) -> bool:
     return start.startswith(magic)
 
 
+def is_compressed(start: bytes) -> bool:
+    """Tell whether a stream that begins with these (six or more) bytes is compressed."""
+    return any(is_magic(start, magic) for _, magic, _ in _KINDS)
+
+
 def decompressed(stream: BinaryIO) -> BinaryIO:
     """Return a stream of what *stream* holds, decompressed if it is compressed.
 

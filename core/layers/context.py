@@ -121,7 +121,7 @@ class StoreContext:
         try:
             now = rows.by_id(self.metastore.read(), row.id)
             if now is not None and now.committing is not None and exclusive and settle:
-                from .building import settle as settle_commit  # which works with contexts
+                from .committing import settle as settle_commit  # which works with contexts
 
                 now = settle_commit(self, now)
             if now is None or now.state != "ready" or now.name != row.name:

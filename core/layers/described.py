@@ -8,13 +8,13 @@ from io import RawIOBase
 from typing import Any, BinaryIO, cast
 
 from ..errors import DataLoss, InvalidArchive
-from .extract import cleaned
+from .names import OPAQUE_NAME, RESERVED_PREFIX, WHITEOUT_PREFIX, cleaned
 from .places import Walk, resolve
 from .recipe_format import End, RecipeReader
 from .tape import Tape
 from .tarheader import BLOCK
 from .tarreader import DIRECTORY, LINK, SYMLINK, Member, TarReader
-from .tree import OPAQUE_NAME, RESERVED_PREFIX, WHITEOUT_PREFIX, join, lstat_beneath, split
+from .tree import join, lstat_beneath, split
 from .whiteouts import NoMarks
 
 _ZEROS = memoryview(bytes(1 << 16))
@@ -126,7 +126,7 @@ def describe(recipe: BinaryIO, root: int, parent: int | None) -> Description:
     """
     found = Description(root, parent)
     try:
-        with Tape(cast(BinaryIO, _Headers(recipe)), None) as tape:
+        with Tape(cast(BinaryIO, _Headers(recipe))) as tape:
             for member in TarReader(tape):
                 tape.skip(member.size + -member.size % BLOCK)
                 found.add(member)

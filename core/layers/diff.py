@@ -150,13 +150,8 @@ def _pack(
     recipe: BinaryIO | None,
     prefix: str,
 ) -> Packed:
-    if recipe is None:
-        with Packer(root, TarWriter(out), prefix) as packer:
-            return packer.pack(found)
-    with (
-        RecipeWriter(recipe) as kept,
-        Packer(root, TarWriter(out, kept), prefix) as packer,
-    ):
+    kept = None if recipe is None else RecipeWriter(recipe)
+    with Packer(root, TarWriter(out, kept), prefix) as packer:
         return packer.pack(found)
 
 

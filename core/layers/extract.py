@@ -19,15 +19,14 @@ from ..linux.files import copy_contents
 from ..model import WhiteoutForm
 from .attributes import Attributes, add_xattrs, attributes_of, set_attributes
 from .directories import PATH_LIMIT, Directories
+from .names import OPAQUE_NAME, RESERVED_PREFIX, WHITEOUT_PREFIX, cleaned, is_mark
 from .places import Walk, resolve
-from .recipe_format import Extents, RecipeWriter
-from .tape import Tape
+from .reading import Archive
+from .recipe_format import Extents
+from .recipe_trailer import RecipeTrailer
 from .tarheader import BLOCK
 from .tarreader import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, LINK, SYMLINK, Member
 from .tree import (
-    OPAQUE_NAME,
-    RESERVED_PREFIX,
-    WHITEOUT_PREFIX,
     Tree,
     join,
     list_names,
@@ -48,15 +47,17 @@ _Payload = tuple[int, Extents]
 
 
 class Extractor(AbstractContextManager["Extractor"]):
-    """Makes members in *tree*, their payloads taken from *tape*."""
+    """Makes members in *tree*, their payloads taken from *archive*.
 
-    def __init__(self, tree: Tree, tape: Tape, recipe: RecipeWriter | None) -> None:
-        self._tape = tape
-        self._recipe = recipe
+    What its recipe cannot know, for it depends on the tree, goes into *trailer*.
+    """
+
+    def __init__(self, tree: Tree, archive: Archive, trailer: RecipeTrailer | None) -> None:
+        self._archive = archive
+        self._trailer = trailer
         self._prefix = tree.xattr_prefix
         self._named_marks = tree.form is WhiteoutForm.OCI
         self._made: dict[bytes, _Payload | None] = {}
-        self._payloads = 0
         self._directories = Directories(tree, self._forget)
         self._make_by_type: dict[bytes, Callable[[int, bytes, Member], None]] = {
             FILE: self._file,
@@ -81,15 +82,10 @@ class Extractor(AbstractContextManager["Extractor"]):
             OSError: what the kernel said.
         """
         path = member.name
-        if path.startswith(b"./"):
-            path = path[2:]
-        if not path or path[0] in b"./" or b"/." in path or b"//" in path:
-            path = cleaned(path)
-            if WHITEOUT_PREFIX in path and self._mark(path):
-                self._skip_payload(member)
-                return
-        path = path.rstrip(b"/")
-        if member.type == DIRECTORY:
+        if is_mark(path):
+            self._mark(path)
+            self._archive.skip(member.size + -member.size % BLOCK)
+        elif member.type == DIRECTORY:
             self._directories.make(path, _attributes(member))
         elif not path:
             raise InvalidArchive("The archive has something else than a directory as its root")
@@ -106,18 +102,17 @@ class Extractor(AbstractContextManager["Extractor"]):
             raise InvalidArchive(f"A path is longer than {PATH_LIMIT} bytes")
         if self._named_marks and self._directories.marks.is_whiteout(directory, name):
             self._directories.marks.drop_whiteout(directory, name)
-        member.name = place
         make = self._make_by_type[member.type]
         try:
             make(directory, name, member)
         except FileExistsError:
             self._directories.remove(directory, name, place)
             make(directory, name, member)
-        if member.type == FILE and self._recipe is not None:
-            self._made[place] = (self._payloads, member.extents or ((0, member.size),))
-            self._payloads += 1
-        else:
-            self._made[place] = None
+        self._made[place] = None
+        if member.payload is not None and self._trailer is not None:
+            self._made[place] = (member.payload, member.extents or ((0, member.size),))
+            if place != path:
+                self._trailer.moved(member.payload, place)
 
     # --- kinds of files ----------------------------------------------------------------------
 
@@ -127,14 +122,13 @@ class Extractor(AbstractContextManager["Extractor"]):
         descriptor = os.open(name, _NEW, mode & 0o777, dir_fd=directory)
         try:
             size = member.size
-            self._tape.payload(size, member.name, member.file_size, member.extents)
             if member.extents is not None:
                 self._write_extents(descriptor, member)
             elif size:
                 self._write(descriptor, size)
             padding = -size % BLOCK
             if padding:
-                self._tape.skip(padding)
+                self._archive.skip(padding)
             # looking is cheaper than setting what the umask and the owner have got right
             status = os.fstat(descriptor)
             owned = status.st_uid == member.uid and status.st_gid == member.gid
@@ -149,14 +143,14 @@ class Extractor(AbstractContextManager["Extractor"]):
             os.close(descriptor)
 
     def _write(self, descriptor: int, size: int) -> None:
-        tape = self._tape
+        archive = self._archive
         while size:
-            at = tape.at
-            if at == tape.end:
-                tape.fill()
+            at = archive.at
+            if at == archive.end:
+                archive.fill()
                 at = 0
-            written = os.write(descriptor, tape.view[at : min(at + size, tape.end)])
-            tape.at = at + written
+            written = os.write(descriptor, archive.view[at : min(at + size, archive.end)])
+            archive.at = at + written
             size -= written
 
     @effectful("tree.file")
@@ -253,20 +247,18 @@ class Extractor(AbstractContextManager["Extractor"]):
 
     # --- marks -------------------------------------------------------------------------------
 
-    def _mark(self, path: bytes) -> bool:
-        """Obey a whiteout or opaque marker; False if *path* is none.
+    def _mark(self, path: bytes) -> None:
+        """Obey a whiteout or opaque marker.
 
         Raises:
             InvalidArchive: for a name that nothing can have (``.wh.`` alone, or as a directory).
         """
-        parent, name = split(path.rstrip(b"/"))
+        parent, name = split(path)
         for component in parent.split(b"/"):
             if component.startswith(RESERVED_PREFIX):
-                return True  # aufs's own bookkeeping, in old images
+                return  # aufs's own bookkeeping, in old images
             if component.startswith(WHITEOUT_PREFIX):
                 raise InvalidArchive(f"{shown(path)} lies in a whiteout")
-        if not name.startswith(WHITEOUT_PREFIX):
-            return False
         if name == OPAQUE_NAME:
             self._opaque(parent)
         elif not name.startswith(RESERVED_PREFIX):
@@ -274,7 +266,6 @@ class Extractor(AbstractContextManager["Extractor"]):
             if gone in (b"", b".", b".."):
                 raise InvalidArchive(f"{shown(path)} is a whiteout of nothing")
             self._whiteout(parent, gone)
-        return True
 
     def _whiteout(self, parent: bytes, name: bytes) -> None:
         directories = self._directories
@@ -331,17 +322,14 @@ class Extractor(AbstractContextManager["Extractor"]):
 
     # --- payloads ----------------------------------------------------------------------------
 
-    def _skip_payload(self, member: Member) -> None:
-        self._tape.skip(member.size + -member.size % BLOCK)
-
     def _forget(self, directory: int, name: bytes, place: bytes) -> None:
         """Keep the payload of a file that a later member replaces; the recipe needs it."""
         payload = self._made.pop(place, None)
-        if payload is not None and self._recipe is not None:
+        if payload is not None and self._trailer is not None:
             number, extents = payload
             descriptor = open_file(directory, name)
             try:
-                self._recipe.replaced(number, _contents(descriptor, extents))
+                self._trailer.replaced(number, _contents(descriptor, extents))
             finally:
                 os.close(descriptor)
 
@@ -357,25 +345,6 @@ _TYPE_BY_FORMAT = {
 
 def _attributes(member: Member) -> Attributes:
     return Attributes(member.mode & 0o7777, member.uid, member.gid, member.mtime_ns, member.xattrs)
-
-
-def cleaned(name: bytes) -> bytes:
-    """Return a path of an archive relative to its root, without ``.``, ``..`` and empty names.
-
-    Raises:
-        InvalidArchive: if it climbs above the root.
-    """
-    names: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not names:
-                raise InvalidArchive(
-                    f"The archive leads out of itself: {name.decode(errors='backslashreplace')}"
-                )
-            names.pop()
-        elif part not in (b"", b"."):
-            names.append(part)
-    return b"/".join(names)
 
 
 def _contents(descriptor: int, extents: Extents) -> Iterator[bytes]:

@@ -22,7 +22,8 @@ from ..linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from ..model import Kind
 from . import rows
 from .attach import attach, open_root
-from .building import Draft, begin, commit_draft, dropped_on_error
+from .building import Draft, begin, dropped_on_error
+from .committing import commit_draft
 from .context import StoreContext
 
 Target = str | bytes

@@ -11,10 +11,9 @@ from ..errors import FailedPrecondition, NotSupported
 from ..linux.paths import open_beneath
 from ..model import ChangeKind
 from .changes import Found
+from .names import OPAQUE_NAME, WHITEOUT_PREFIX
 from .tarwriter import Packed, TarWriter
 from .tree import (
-    OPAQUE_NAME,
-    WHITEOUT_PREFIX,
     join,
     open_directory,
     open_file,

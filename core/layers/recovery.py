@@ -101,7 +101,7 @@ def _abandoned(context: StoreContext, row: Row) -> Iterator[Row | None]:
 
 
 def _settle(context: StoreContext, row: Row) -> None:
-    from .building import settle
+    from .committing import settle
 
     try:
         settle(context, row)

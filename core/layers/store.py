@@ -171,7 +171,7 @@ class LayerStore:
             FailedPrecondition: if it is not active.
             Busy: if anybody uses it.
         """
-        from .building import commit
+        from .committing import commit
 
         chosen = self._name(driver)
         if name:  # before the key: as containerd has it

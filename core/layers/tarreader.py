@@ -41,7 +41,9 @@ _EXTENSION_LIMIT = 1 << 23
 """Most bytes of one PAX header: each xattr may have 64 KiB."""
 _EXTENSIONS_LIMIT = 16
 _NO_ID = 0xFFFFFFFF  # chown(2) takes it for "leave it"
-_XATTR, _ACL = b"SCHILY.xattr.", b"SCHILY.acl."
+_XATTR, _ACL, _SPARSE = b"SCHILY.xattr.", b"SCHILY.acl.", b"GNU.sparse."
+_SPECIAL = (_XATTR, _ACL, _SPARSE)
+_UNUSED = frozenset([b"atime", b"ctime"])
 _ACL_XATTRS = {
     b"access": b"system.posix_acl_access",
     b"default": b"system.posix_acl_default",
@@ -70,6 +72,10 @@ class Member:
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     file_size: int = 0
     extents: Extents | None = None
+    extension_bytes: int = 0
+    """Size of the extension headers before it."""
+    payload: int | None = None
+    """Of a file whose contents the recipe refers to: the number of the reference."""
 
 
 @dataclass(slots=True)
@@ -91,7 +97,7 @@ class TarReader:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._global: dict[bytes, bytes] = {}
-        self.extension_bytes = 0
+        self._extension_bytes = 0
 
     def __iter__(self) -> Iterator[Member]:
         """Yield members until the end marker.
@@ -124,6 +130,8 @@ class TarReader:
                 member.file_size, member.extents = sparse_from_old_header(tape, block, member.size)
             if member.size < 0 or not 0 <= member.uid < _NO_ID or not 0 <= member.gid < _NO_ID:
                 raise damaged("a size or an owner is out of range")
+            member.extension_bytes = self._extension_bytes
+            self._extension_bytes = 0
             yield member
 
     def _member(self, block: bytes, fields: tuple[bytes, ...]) -> Member:
@@ -166,7 +174,7 @@ class TarReader:
         pending.count += kind in _FOR_THE_NEXT
         if pending.count > _EXTENSIONS_LIMIT:
             raise damaged("too many extension headers for one member")
-        self.extension_bytes += size + BLOCK
+        self._extension_bytes += size + BLOCK
         raw = self._tape.take(size)
         if kind == b"L":
             pending.records[b"path"] = raw.partition(b"\0")[0]
@@ -176,22 +184,27 @@ class TarReader:
             self._global.update(parse_pax(raw).records)
         elif kind in (b"x", b"X"):
             extension = parse_pax(raw)
-            pending.records.update(extension.records)
+            pending.records = {**pending.records, **extension.records}
             pending.sparse += extension.sparse
 
     def _apply(self, member: Member, pending: _Pending, block: bytes) -> None:
         """Let PAX records override what the header says (an empty value: the header holds)."""
-        records = {**self._global, **pending.records}
+        records = {**self._global, **pending.records} if self._global else pending.records
         regular = member.type == FILE
+        special = False
         for key, value in records.items():
-            if not value and not key.startswith(_XATTR):
+            if key in _UNUSED:
                 continue
-            if key == b"path":
+            if key.startswith(_SPECIAL):
+                special = True
+            elif not value:
+                continue
+            elif key == b"mtime":
+                member.mtime_ns = time_ns(value)
+            elif key == b"path":
                 member.name = _name(value)
             elif key == b"linkpath":
                 member.link = _name(value)
-            elif key == b"mtime":
-                member.mtime_ns = time_ns(value)
             elif key == b"uid":
                 member.uid = decimal(value, "uid")
             elif key == b"gid":
@@ -202,13 +215,14 @@ class TarReader:
                 member.device = decimal(value, "devmajor"), member.device[1]
             elif key == b"SCHILY.devminor":
                 member.device = member.device[0], decimal(value, "devminor")
-        member.xattrs = _xattrs(records)
+        if special:
+            member.xattrs = _xattrs(records)
         if not regular:
             return
         if block[156:157] == b"S":
             sparse = sparse_from_old_header(self._tape, block, member.size)
             member.file_size, member.extents = sparse
-        elif any(key.startswith(b"GNU.sparse.") for key in records):
+        elif special and any(key.startswith(_SPARSE) for key in records):
             sparse_from_pax(self._tape, member, records, pending.sparse)
 
 

@@ -12,7 +12,8 @@ from ..errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from ..model import Kind
 from . import contents, rows
 from .attach import attach
-from .building import Draft, begin, commit_draft, dropped_on_error
+from .building import Draft, begin, dropped_on_error
+from .committing import commit_draft
 from .context import StoreContext
 from .diff import differing_contents
 from .digests import chain_id

@@ -17,11 +17,6 @@ from ..errors import FailedPrecondition, NotSupported
 from ..linux.paths import open_beneath
 from ..model import WhiteoutForm
 
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_NAME = b".wh..wh..opq"
-RESERVED_PREFIX = b".wh..wh."
-"""Names of aufs itself; old images have them, and only the opaque marker means something."""
-
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ESCAPE = "overlay."
 """What the kernel puts after its prefix for a nested mount's own mark."""

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..errors import InvalidArchive, PermissionDenied, StowageError, from_os_error
-from .compression import decompressed
 from .digests import digest_of
 from .extract import Extractor
-from .recipe_format import RecipeWriter
-from .tape import Tape
-from .tarreader import TarReader
+from .reading import open_archive
+from .recipe_trailer import RecipeTrailer
+from .tarreader import Member
 from .tree import Tree, shown
 
 #: What the kernel answers to something that no archive of a real tree asks for.
@@ -64,18 +63,18 @@ def unpack(
     name = b""
     try:
         with ExitStack() as stack:
-            kept = None if recipe is None else stack.enter_context(RecipeWriter(recipe))
-            tape = stack.enter_context(Tape(decompressed(stream), kept))
-            extractor = stack.enter_context(Extractor(tree, tape, kept))
-            reader = TarReader(tape)
-            counter = _Counter(limits, reader)
-            for member in reader:
+            archive = stack.enter_context(open_archive(stream, recipe, limits.size_bytes))
+            trailer = None if recipe is None else stack.enter_context(RecipeTrailer())
+            extractor = stack.enter_context(Extractor(tree, archive, trailer))
+            counter = _Counter(limits)
+            for member in archive.members():
                 name = member.name
-                counter.count(member.size)
+                counter.count(member)
                 extractor.apply(member)
-            tape.drain(limits.size_bytes)
             extractor.finish()
-            sha256, size_bytes = tape.finish()
+            sha256, size_bytes, recipe_bytes = archive.finish()
+            if recipe is not None and trailer is not None:
+                trailer.append_to(recipe, recipe_bytes)
     except OSError as error:
         raise _explained(error, name) from error
     except (OverflowError, ValueError) as error:
@@ -87,22 +86,19 @@ def unpack(
 class _Counter:
     """Holds what was unpacked against the limits."""
 
-    def __init__(self, limits: UnpackLimits, reader: TarReader) -> None:
+    def __init__(self, limits: UnpackLimits) -> None:
         self._limits = limits
-        self._reader = reader
         self._size_bytes = 0
         self.entries = 0
 
-    def count(self, size_bytes: int) -> None:
+    def count(self, member: Member) -> None:
         self.entries += 1
-        self._size_bytes += size_bytes
+        self._size_bytes += member.size + member.extension_bytes
         limits = self._limits
         if limits.entries is not None and self.entries > limits.entries:
             raise _over("entries", limits.entries)
-        if limits.size_bytes is not None:
-            total = self._size_bytes + self._reader.extension_bytes
-            if total > limits.size_bytes:
-                raise _over("bytes", limits.size_bytes)
+        if limits.size_bytes is not None and self._size_bytes > limits.size_bytes:
+            raise _over("bytes", limits.size_bytes)
 
 
 def _over(what: str, limit: int) -> InvalidArchive:

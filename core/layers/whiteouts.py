@@ -24,10 +24,8 @@ from typing import NamedTuple
 from ..effects import effectful
 from ..errors import InvalidArgument
 from ..model import WhiteoutForm
+from .names import OPAQUE_NAME, RESERVED_PREFIX, WHITEOUT_PREFIX
 from .tree import (
-    OPAQUE_NAME,
-    RESERVED_PREFIX,
-    WHITEOUT_PREFIX,
     Tree,
     lstat,
     proc_path,

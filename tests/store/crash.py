@@ -24,7 +24,7 @@ import stowage_drivers.storage.overlay  # loaded once, before the forks
 import stowage_drivers.storage.vfs  # noqa: F401
 from stowage.effects import observe
 from stowage.engine import Engine
-from stowage.layers import building, check, collect, contents, init, removal, transfer  # noqa: F401
+from stowage.layers import building, check, collect, committing, contents, init, removal, transfer  # noqa: F401
 from stowage.layers.store import LayerStore
 from stowage.linux.mountinfo import read_mountinfo
 

@@ -1,0 +1,311 @@
+"""An archive read by a process of its own, on another core, while this one makes the files.
+
+The process (:mod:`~.apart_reader`) decompresses, parses, digests and writes the recipe. It gets
+the archive through a pipe and fills buffers in memory that both share; for each it sends a message
+with the members whose headers ended in it. A buffer is given back by its number once it is used.
+
+Until it has started, members of a plain archive are parsed here, from the bytes at hand.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import marshal
+import mmap
+import os
+import select
+import stat
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from threading import Thread
+from typing import Any, BinaryIO, Self, cast
+
+from .. import errors
+from ..effects import effect
+from ..errors import InvalidArchive, StowageError, Unavailable
+from .apart_reader import HEADER, RING_BYTES, PartOfFile
+from .compression import is_compressed
+from .reading import members_of
+from .tape import BUFFER_BYTES, Tape
+from .tarreader import Member
+
+_PIPE_BYTES = 1 << 20
+_STALLED_SECONDS = 2.0
+
+#: Descriptor of a regular file, and where the archive begins in it.
+_File = tuple[int, int]
+
+
+class Apart(AbstractContextManager["Apart"]):
+    """See :class:`~.reading.Archive`."""
+
+    def __init__(
+        self, head: bytes, stream: BinaryIO, recipe: BinaryIO | None, drain_limit: int | None
+    ) -> None:
+        self.view = memoryview(b"")
+        self.at = 0
+        self.end = 0
+        self._begin = 0
+        self._buffer: int | None = None
+        self._recipe = recipe
+        self._written = 0
+        self._waiting: deque[tuple[Any, ...]] = deque()
+        self._finished: tuple[bytes, int] | None = None
+        self._file = _file_of(stream, len(head))
+        self._process = _Process(recipe is not None, drain_limit, self._file)
+        self._feeder = None if self._file else _Feeder(head, stream, self._process.input)
+        self._at_hand = len(head)
+        self._early: Tape | None = None
+        if not is_compressed(head):
+            first: io.IOBase = io.BytesIO(head)
+            if self._file is not None:
+                first, self._at_hand = PartOfFile(*self._file), sys.maxsize
+            self._early = _UndigestedTape(cast(BinaryIO, first))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.view = memoryview(b"")
+        self._process.close(finished=self._finished is not None)
+        if self._feeder is not None:
+            self._feeder.close()
+
+    def fill(self) -> None:
+        """Go on to the next buffer.
+
+        Raises:
+            InvalidArchive: at the end of the stream, or for what is wrong with its compression.
+            OSError: if the stream cannot be read.
+        """
+        early = self._early
+        if early is not None:
+            early.at = self.at
+            early.fill()
+            self._take_from(early)
+        elif not self._next():
+            raise InvalidArchive("The archive ends too early", details="it was cut off on the way")
+
+    def skip(self, size: int) -> None:
+        """Pass over *size* bytes."""
+        while size > 0:
+            if self.at == self.end:
+                self.fill()
+            step = min(size, self.end - self.at)
+            self.at += step
+            size -= step
+
+    def members(self) -> Iterator[Member]:
+        """Yield the members; the first ones are parsed here, while the process starts."""
+        known = 0
+        if self._early is not None:
+            for member in self._first_members(self._early):
+                known += 1
+                yield member
+            self._early = None
+            self.at = self.end = 0
+        while self._next():
+            while self._waiting:
+                *fields, position = self._waiting.popleft()
+                if known:
+                    known -= 1
+                    continue
+                while position > self._begin + self.end:
+                    self.fill()
+                self.at = position - self._begin
+                yield Member(*fields)
+
+    def finish(self) -> tuple[bytes, int, int]:
+        assert self._finished is not None  # members() has come to its end
+        return *self._finished, self._written
+
+    def _first_members(self, tape: Tape) -> Iterator[Member]:
+        """Yield members that are wholly at hand, until the process has something."""
+        members = members_of(tape)
+        while not self._process.has_message():
+            try:
+                member = next(members, None)
+            except InvalidArchive:  # or only the bytes at hand end: the process knows
+                return
+            if member is None or tape.position + member.size > self._at_hand:
+                return
+            self._take_from(tape)
+            yield member
+            tape.at = self.at
+
+    def _take_from(self, tape: Tape) -> None:
+        self.view, self.at, self.end = tape.view, tape.at, tape.end
+
+    def _next(self) -> bool:
+        if self._buffer is not None:
+            self._process.give_back(self._buffer)
+            self._buffer = None
+            self._begin += self.end
+            self.at = self.end = 0
+        while self._finished is None:
+            kind, *facts = self._receive()
+            if kind == "buffer":
+                self._buffer, self.end, members = facts
+                self._waiting.extend(members)
+                self.view = self._process.buffers[self._buffer]
+                return True
+            if kind == "recipe":
+                self._record(*facts)
+            elif kind == "end":
+                self._finished = facts[0], facts[1]
+            else:
+                raise _raised(kind, facts)
+        return False
+
+    def _receive(self) -> tuple[Any, ...]:
+        message = self._process.receive()
+        failure = self._feeder.failure if self._feeder else None
+        if failure is not None and (message is None or message[0] != "buffer"):
+            raise failure
+        if message is None:
+            raise Unavailable("The process that reads the archive was killed")
+        return message
+
+    def _record(self, data: bytes) -> None:
+        assert self._recipe is not None
+        with effect("recipe.write", size_bytes=len(data)):
+            self._recipe.write(data)
+        self._written += len(data)
+
+
+class _UndigestedTape(Tape):
+    """What is read here is read again by the process, which digests it."""
+
+    def _leave(self, used: memoryview) -> None:
+        pass
+
+
+class _Process:
+    """The process, and what it shares with this one."""
+
+    def __init__(self, wants_recipe: bool, drain_limit: int | None, file: _File | None) -> None:
+        ring = os.memfd_create("stowage-archive", os.MFD_CLOEXEC)
+        try:
+            with effect("memory.size", size_bytes=RING_BYTES):
+                os.ftruncate(ring, RING_BYTES)
+            self._ring = mmap.mmap(ring, RING_BYTES)
+            whole = memoryview(self._ring)
+            self.buffers = [
+                whole[at : at + BUFFER_BYTES] for at in range(0, RING_BYTES, BUFFER_BYTES)
+            ]
+            theirs, self._credits = os.pipe()
+            archive, self.input = os.pipe()
+            try:
+                limit = -1 if drain_limit is None else drain_limit
+                arguments = [ring, theirs, int(wants_recipe), limit, *(file or ())]
+                command = [sys.executable, "-P", "-m", "stowage.layers.apart_reader"]
+                command += map(str, arguments)
+                with effect("process.run", path=sys.executable):
+                    self._process = subprocess.Popen(
+                        command,
+                        stdin=archive,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL,
+                        pass_fds=(ring, theirs, *(file[:1] if file else ())),
+                    )
+            finally:
+                os.close(theirs)
+                os.close(archive)
+        finally:
+            os.close(ring)
+        with suppress(PermissionError):  # beyond a user's limit: it works with less
+            fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        assert self._process.stdout is not None
+        self._messages = self._process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._messages, select.POLLIN)
+
+    def has_message(self) -> bool:
+        """Whether the first message has come."""
+        return bool(self._poll.poll(0))
+
+    def receive(self) -> tuple[Any, ...] | None:
+        """Return the next message; None if there is none any more."""
+        header = self._messages.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return None
+        (size,) = HEADER.unpack(header)
+        body = self._messages.read(size)
+        if len(body) < size:
+            return None
+        message: tuple[Any, ...] = marshal.loads(body)  # by our own process
+        return message
+
+    def give_back(self, buffer: int) -> None:
+        """Let the process fill a buffer again."""
+        with suppress(BrokenPipeError):
+            os.write(self._credits, bytes((buffer,)))
+
+    def close(self, *, finished: bool) -> None:
+        """Wait for its end; unless it has *finished* its work, end it."""
+        os.close(self._credits)
+        if not finished:
+            with effect("process.kill", pid=self._process.pid):
+                self._process.kill()
+        self._process.wait()
+        self._messages.close()
+
+
+class _Feeder:
+    """The thread that gives the process the stream."""
+
+    def __init__(self, head: bytes, stream: BinaryIO, pipe: int) -> None:
+        self._head = head
+        self._stream = stream
+        self._pipe = pipe
+        self.failure: BaseException | None = None
+        self._thread = Thread(target=self._run, name="stowage-feeder", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait until it has ended; one that waits for a stalled stream ends when that goes on."""
+        self._thread.join(_STALLED_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            chunk: bytes = self._head
+            while chunk:
+                left = memoryview(chunk)
+                while left:
+                    left = left[os.write(self._pipe, left) :]
+                chunk = self._stream.read(_PIPE_BYTES)
+        except BrokenPipeError:
+            pass
+        except BaseException as error:  # noqa: BLE001  # raised again by who unpacks
+            self.failure = error
+        finally:
+            os.close(self._pipe)
+
+
+def _file_of(stream: BinaryIO, used: int) -> _File | None:
+    """Return descriptor and offset of *stream* *used* bytes ago, if it is a plain file."""
+    if type(stream) not in (io.BufferedReader, io.FileIO):
+        return None
+    try:
+        descriptor = stream.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor, stream.tell() - used
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _raised(kind: str, facts: list[Any]) -> BaseException:
+    """Return what the process raised."""
+    if kind == "os":
+        return OSError(*facts)
+    if kind == "value":
+        return ValueError(*facts)
+    name, brief, details, resolution = facts
+    found = getattr(errors, name, StowageError)
+    error: BaseException = found(brief, details=details, resolution=resolution)
+    return error
