@@ -117,10 +117,10 @@ _ROWS = (
     ("system", "system", "check", "", "check", "Verify the root against its records"),
     ("system", "system", "gc", "", "gc", "Remove what nothing refers to"),
     ("usage", "system", "df", "", "df", "Show disk usage"),
-    ("system", "system", "info", "", "info", "Display system-wide information"),
+    ("about", "system", "info", "", "info", "Display system-wide information"),
     ("system", "system", "resume", "", "", "Recover after a crash or reboot, now"),
     ("system", "system", "config", "", "", "Show every directive and where it comes from"),
-    ("system", "", "version", "", "version", "Show the version information"),
+    ("about", "", "version", "", "version", "Show the version information"),
 )
 
 

@@ -1,34 +1,24 @@
-"""``check``, ``gc``, ``info``, ``version``, ``system resume`` and ``system config``."""
+"""``check``, ``gc``, ``system resume`` and ``system config``."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from shutil import which
 from typing import TYPE_CHECKING
 
 from ..config_keys import KEYS, Disposition
-from ..effects import effect
-from ..errors import DataLoss, StowageError
-from ..images.config import this_platform
-from ..version import VERSION
+from ..errors import DataLoss
 from . import human
 from .command import Command
 from .context import Context
 from .errors import FAILED
-from .flags import Flag, Parsed, switch
+from .flags import Parsed, switch
 from .image import FORMAT
 from .table import Listing
-from .template import Template
-from .template_functions import compact_json, printed
+from .template_functions import printed
 
 if TYPE_CHECKING:
     from ..engine import Engine
     from ..model import SnapshotInfo
-
-_FORMAT = Flag("format", "Format the output using the given Go template", "f")
 
 # --- check and gc -------------------------------------------------------------------------------
 
@@ -105,177 +95,6 @@ def _resume(context: Context, parsed: Parsed) -> None:
     )
 
 
-# --- info and version ---------------------------------------------------------------------------
-
-
-def info_document(engine: Engine) -> Mapping[str, object]:
-    """Return what ``docker info --format '{{json .}}'`` has, as far as it means something here."""
-    records = engine.containers.list()
-    states = [record.state.value for record in records]
-    running, paused = states.count("running"), states.count("paused")
-    uname = os.uname()
-    warnings: list[str] = list(engine.config.warnings)
-    driver, status = _storage(engine, warnings)
-    return {
-        "ID": engine.metastore.root_id,
-        "Containers": len(states),
-        "ContainersRunning": running,
-        "ContainersPaused": paused,
-        "ContainersStopped": len(states) - running - paused,
-        "Images": len(engine.images.list()),
-        "Driver": driver,
-        "DriverStatus": [list(pair) for pair in status.items()],
-        "Plugins": {
-            family: [plugin.name for plugin in engine.registry.plugins(family)]
-            for family in ("storage", "network", "firewall", "observers")
-        },
-        "LoggingDriver": "k8s-file",
-        "CgroupVersion": "2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "1",
-        "DefaultRuntime": engine.config.default_runtime or _first_runtime(),
-        "Runtimes": [name for name in ("crun", "runc") if which(name)],
-        "KernelVersion": uname.release,
-        "OperatingSystem": _operating_system(),
-        "OSType": "linux",
-        "Architecture": uname.machine,
-        "NCPU": os.cpu_count() or 1,
-        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "Name": uname.nodename,
-        "ServerVersion": VERSION,
-        "DataRoot": str(engine.layout.data_root),
-        "DockerRootDir": str(engine.layout.data_root),
-        "ExecRoot": str(engine.layout.exec_root),
-        "Debug": engine.config.debug,
-        "Labels": list(engine.config.labels),
-        "Warnings": warnings or None,
-    }
-
-
-def _storage(engine: Engine, warnings: list[str]) -> tuple[str, Mapping[str, str]]:
-    """Info is asked when something is wrong, so a driver that does not work is no failure."""
-    try:
-        name = engine.selection.name
-        return name, engine.storage(name).status()
-    except StowageError as error:
-        warnings.append(str(error))
-        return "", {}
-
-
-def _first_runtime() -> str:
-    return next((name for name in ("crun", "runc") if which(name)), "")
-
-
-def _operating_system() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "linux")
-    except OSError:
-        return "linux"
-
-
-def _info(context: Context, parsed: Parsed) -> None:
-    document = info_document(context.engine)
-    form = parsed.text("format")
-    if form == "json":
-        context.print(compact_json(document))
-    elif form is not None:
-        context.print(Template(form).render(document))
-    else:
-        context.print(_info_text(document))
-
-
-def _info_text(document: Mapping[str, object]) -> str:
-    status = document["DriverStatus"]
-    plugins = document["Plugins"]
-    memory = document["MemTotal"]
-    assert isinstance(status, list)
-    assert isinstance(plugins, dict)
-    assert isinstance(memory, int)
-    lines = [
-        f"Containers: {document['Containers']}",
-        f" Running: {document['ContainersRunning']}",
-        f" Paused: {document['ContainersPaused']}",
-        f" Stopped: {document['ContainersStopped']}",
-        f"Images: {document['Images']}",
-        f"Version: {document['ServerVersion']}",
-        f"Storage Driver: {document['Driver'] or 'none works'}",
-        *(f" {name}: {value}" for name, value in status),
-        "Plugins:",
-        *(f" {family.capitalize()}: {' '.join(names)}" for family, names in plugins.items()),
-        f"Cgroup Version: {document['CgroupVersion']}",
-        f"Runtimes: {printed(document['Runtimes']).strip('[]')}",
-        f"Default Runtime: {document['DefaultRuntime'] or 'none is installed'}",
-        f"Kernel Version: {document['KernelVersion']}",
-        f"Operating System: {document['OperatingSystem']}",
-        f"OSType: {document['OSType']}",
-        f"Architecture: {document['Architecture']}",
-        f"CPUs: {document['NCPU']}",
-        f"Total Memory: {human.binary_size(memory)}",
-        f"Name: {document['Name']}",
-        f"ID: {document['ID']}",
-        f"Data Root: {document['DataRoot']}",
-        f"Exec Root: {document['ExecRoot']}",
-        f"Debug Mode: {printed(document['Debug'])}",
-    ]
-    warnings = document["Warnings"]
-    lines += [f"WARNING: {text}" for text in warnings] if isinstance(warnings, list) else []
-    return "\n".join(lines)
-
-
-def version_document() -> Mapping[str, object]:
-    """Return the versions of what works together here; a program that is not installed is not
-    listed."""
-    here = this_platform()
-    return {
-        "Version": VERSION,
-        "PythonVersion": platform.python_version(),
-        "Os": here.os,
-        "Arch": here.architecture,
-        "KernelVersion": os.uname().release,
-        "Components": [
-            {"Name": name, "Version": version}
-            for name in ("crun", "runc", "conmon")
-            if (version := _program_version(name))
-        ],
-    }
-
-
-def _program_version(name: str) -> str:
-    path = which(name)
-    if path is None:
-        return ""
-    try:
-        with effect("process.run", path=path):
-            done = subprocess.run(
-                [path, "--version"], capture_output=True, text=True, timeout=10, check=False
-            )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    words = done.stdout.partition("\n")[0].split()
-    return words[-1] if words else ""
-
-
-def _version(context: Context, parsed: Parsed) -> None:
-    document = version_document()
-    form = parsed.text("format")
-    if form == "json":
-        context.print(compact_json(document))
-        return
-    if form is not None:
-        context.print(Template(form).render(document))
-        return
-    components = document["Components"]
-    assert isinstance(components, list)
-    rows = [
-        ("Version", document["Version"]),
-        ("Python version", document["PythonVersion"]),
-        ("OS/Arch", f"{document['Os']}/{document['Arch']}"),
-        ("Kernel", document["KernelVersion"]),
-        *((one["Name"], one["Version"]) for one in components),
-    ]
-    context.print("Stowage:")
-    for name, value in rows:
-        context.print(f" {name + ':':18}{value}")
-
-
 # --- config -------------------------------------------------------------------------------------
 
 CONFIG = Listing(
@@ -332,8 +151,6 @@ COMMANDS = {
         ),
     ),
     "system gc": Command("", _gc),
-    "system info": Command("[OPTIONS]", _info, (_FORMAT,)),
     "system resume": Command("", _resume),
     "system config": Command("[OPTIONS]", _config, (FORMAT,)),
-    "version": Command("[OPTIONS]", _version, (_FORMAT,)),
 }

@@ -147,8 +147,8 @@ def test_info_and_version_answer(stowage: Run) -> None:
     assert "Storage Driver: overlay" in stowage("info").out
     assert stowage("info", "--format", "{{.Driver}}").line == "overlay"
     assert (
-        stowage("version", "-f", "{{.Version}}").line
-        == (json.loads(stowage("version", "--format", "json").line)["Version"])
+        stowage("version", "-f", "{{.Server.Version}}").line
+        == (json.loads(stowage("version", "--format", "json").line)["Client"]["Version"])
     )
 
 
