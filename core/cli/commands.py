@@ -88,6 +88,7 @@ _ROWS = (
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     ),
     ("image", "image", "history", "", "history", "Show the history of an image"),
+    ("prune", "image", "prune", "", "", "Remove unused images"),
     ("inspect", "image", "inspect", "", "", "Display detailed information on one or more images"),
     (
         "archive",
@@ -117,6 +118,7 @@ _ROWS = (
     ("system", "system", "check", "", "check", "Verify the root against its records"),
     ("system", "system", "gc", "", "gc", "Remove what nothing refers to"),
     ("usage", "system", "df", "", "df", "Show disk usage"),
+    ("prune", "system", "prune", "", "", "Remove unused data"),
     ("about", "system", "info", "", "info", "Display system-wide information"),
     ("system", "system", "resume", "", "", "Recover after a crash or reboot, now"),
     ("system", "system", "config", "", "", "Show every directive and where it comes from"),

@@ -11,7 +11,7 @@ from ..errors import InvalidArgument, NotFound
 from .command import Command
 from .context import Context
 from .errors import FAILED, describe
-from .flags import Flag, Parsed
+from .flags import Flag, Parsed, switch
 from .table import pretty_json
 from .template import Template
 
@@ -80,6 +80,19 @@ def _any(context: Context, reference: str) -> Document:
     raise NotFound("object", reference)
 
 
+def _sizes(context: Context, document: Document) -> Document:
+    """Return what ``--size`` adds to the document of a container."""
+    if "HostConfig" not in document:
+        return {}
+    engine = context.engine
+    record = engine.containers.get(str(document["Id"]))
+    written = engine.layers.usage(record.snapshot, driver=record.driver).size_bytes
+    below = 0
+    if record.image_id:
+        below = engine.images.size_bytes(engine.images.resolve(record.image_id))
+    return {"SizeRw": written, "SizeRootFs": written + below}
+
+
 def _shown(find: Find) -> Callable[[Context, Parsed], int]:
     def action(context: Context, parsed: Parsed) -> int:
         return _inspect(context, parsed, find)
@@ -89,18 +102,27 @@ def _shown(find: Find) -> Callable[[Context, Parsed], int]:
 
 def _typed(context: Context, parsed: Parsed) -> int:
     kind = parsed.text("type")
-    return _inspect(context, parsed, _any if kind is None else _FINDERS[kind])
+    if not kind:
+        return _inspect(context, parsed, _any)
+    if kind not in _FINDERS:
+        raise InvalidArgument(
+            f'"{kind}" is not a valid value for --type',
+            resolution=f"types are {', '.join(_FINDERS)}",
+        )
+    return _inspect(context, parsed, _FINDERS[kind])
 
 
 def _inspect(context: Context, parsed: Parsed, find: Find) -> int:
     """Print what was found as one list, or each through the template, then what was not."""
     form = parsed.text("format")
     template = None if form in (None, "json") else Template(form or "")
+    sized = "size" in parsed.given and parsed.on("size")
     found: list[Document] = []
     missing: list[str] = []
     for reference in parsed.arguments:
         try:
-            found.append(find(context, reference))
+            document = find(context, reference)
+            found.append({**document, **_sizes(context, document)} if sized else document)
         except (NotFound, InvalidArgument) as error:
             missing.append(describe(error))
     if template is not None:
@@ -115,18 +137,8 @@ def _inspect(context: Context, parsed: Parsed, find: Find) -> int:
     return FAILED if missing else 0
 
 
-def object_type(text: str) -> str:
-    """Read ``--type``.
-
-    Raises:
-        ValueError: if it names no kind of object.
-    """
-    if text not in _FINDERS:
-        raise ValueError(f"{text!r} is not a valid value for --type: {', '.join(_FINDERS)}")
-    return text
-
-
 _FORMAT = Flag("format", "Format the output using the given Go template", "f")
+_SIZE = switch("size", "Display total file sizes if the type is container", "s")
 
 COMMANDS = {
     "inspect": Command(
@@ -134,11 +146,12 @@ COMMANDS = {
         _typed,
         (
             _FORMAT,
-            Flag("type", "Return JSON for specified type", parse=object_type),
+            _SIZE,
+            Flag("type", "Return JSON for specified type"),
         ),
     ),
     "container inspect": Command(
-        "[OPTIONS] CONTAINER [CONTAINER...]", _shown(container), (_FORMAT,)
+        "[OPTIONS] CONTAINER [CONTAINER...]", _shown(container), (_FORMAT, _SIZE)
     ),
     "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", _shown(image), (_FORMAT,)),
 }
