@@ -10,7 +10,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from ..errors import StowageError
+from ..containers.pump import terminal_size
+from ..errors import CommandFailed, StowageError
+from .attach_flags import Attachment
+from .errors import FAILED
 
 if TYPE_CHECKING:
     from ..containers.model import ContainerRecord
@@ -24,37 +27,51 @@ _OURS = {"SIGCHLD", "SIGPIPE", "SIGWINCH", "SIGURG", "SIGKILL", "SIGSTOP", "SIGC
 _NO_MORE = 0
 
 
-def follow(context: Context, record: ContainerRecord, *, stdin: bool | None = None) -> int:
+def follow(context: Context, record: ContainerRecord, attachment: Attachment) -> int:
     """Start a container with its stdio on ours, and return its exit code when it has ended.
 
-    *stdin* says whether ours is passed on; by default if the container keeps its open. Signals
-    go to the container, except through a terminal of its own, where keys do. After the detach
-    keys it runs on and 0 is returned.
+    Signals go to the container, except through a terminal of its own, where keys do. After the
+    detach keys it runs on and 0 is returned, and so it is once its input has been sent to it if
+    nothing that it writes is to be seen.
     """
     containers = context.engine.containers
-    spec = record.spec
-    wanted = spec.open_stdin if stdin is None else stdin
-    with _forwarded(lambda name: containers.kill(record.id, name), wanted=not spec.tty) as started:
-        _, client = containers.start_attached(record.id)
+    wanted = attachment.proxy and not record.spec.tty
+    size = terminal_size(0, 1) if record.spec.tty else None
+    with _forwarded(lambda name: containers.kill(record.id, name), wanted=wanted) as started:
+        _, client = containers.start_attached(record.id, size=size)
         started()
         sys.stdout.flush()
-        client.pump(0 if wanted else None, 1, 2)
-        if client.detached:
+        client.pump(*attachment.descriptors, keys=attachment.keys)
+        if client.detached or not attachment.shows:
             return 0
         return containers.wait(record.id)
 
 
-def join(context: Context, record: ContainerRecord, *, stdin: bool, proxy: bool) -> int:
+def join(context: Context, record: ContainerRecord, attachment: Attachment) -> int:
     """Put a running container's stdio on ours, and return its exit code when it has ended.
 
-    With *proxy*, signals go to the container as with :func:`follow`; so do the detach keys.
+    Signals go to the container as with :func:`follow`.
+
+    Raises:
+        CommandFailed: after the detach keys.
     """
     containers = context.engine.containers
-    wanted = proxy and not record.spec.tty
-    with _forwarded(lambda name: containers.kill(record.id, name), wanted=wanted):
+    wanted = attachment.proxy and not record.spec.tty
+    with _forwarded(lambda name: containers.kill(record.id, name), wanted=wanted) as started:
         client = containers.attach(record.id)
-        client.pump(0 if stdin else None, 1, 2)
-        return 0 if client.detached else containers.wait(record.id)
+        started()
+        size = terminal_size(0, 1) if record.spec.tty else None
+        if size is not None:
+            client.resize(size[0] + 1, size[1])  # it draws its screen anew when the size changes
+        client.pump(*attachment.descriptors, keys=attachment.keys)
+        if client.detached:
+            raise read_escape_sequence()
+        return containers.wait(record.id)
+
+
+def read_escape_sequence() -> CommandFailed:
+    """Return what ``attach`` and ``exec`` end with after the detach keys, as Docker's do."""
+    return CommandFailed("read escape sequence", FAILED)
 
 
 @contextmanager

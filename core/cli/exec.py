@@ -6,6 +6,8 @@ import os
 
 from ..containers.exec import ExecSpec
 from ..containers.streams import Streams
+from .attach import read_escape_sequence
+from .attach_flags import DETACH_KEYS_FLAG, detach_keys
 from .command import Command
 from .context import Context
 from .environment import read_environment
@@ -16,7 +18,7 @@ from .run_options import ENVIRONMENT
 
 def _exec(context: Context, parsed: Parsed) -> int:
     tty, interactive = parsed.on("tty"), parsed.on("interactive")
-    detach = parsed.on("detach")
+    detach, keys = parsed.on("detach"), detach_keys(parsed)
     if not detach:
         require_terminal(tty=tty, interactive=interactive)
     env = read_environment(parsed.texts("env-file"), parsed.texts("env"), os.environ)
@@ -30,7 +32,10 @@ def _exec(context: Context, parsed: Parsed) -> int:
         detach=detach,
     )
     streams = Streams(0 if interactive else None, 1, 2)
-    return context.engine.containers.exec(reference, spec, streams).exit_code
+    done = context.engine.containers.exec(reference, spec, streams, keys=keys)
+    if done.detached:
+        raise read_escape_sequence()
+    return done.exit_code
 
 
 COMMANDS = {
@@ -40,6 +45,7 @@ COMMANDS = {
         (
             *ENVIRONMENT,
             switch("detach", "Detached mode: run command in the background", "d"),
+            DETACH_KEYS_FLAG,
             switch("interactive", "Keep STDIN open even if not attached", "i"),
             switch("tty", "Allocate a pseudo-TTY", "t"),
             Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),

@@ -6,6 +6,7 @@ import sys
 
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StowageError
 from .attach import follow, join
+from .attach_flags import DETACH_KEYS_FLAG, SIG_PROXY_FLAG, Attachment, detach_keys
 from .command import Command
 from .context import Context
 from .errors import FAILED, report
@@ -17,12 +18,14 @@ from .run_options import seconds
 def _start(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
     interactive = parsed.on("interactive")
+    keys = detach_keys(parsed)
     if parsed.on("attach") or interactive:
         if len(parsed.arguments) > 1:
             raise InvalidArgument("you cannot start and attach multiple containers at once")
         record = containers.get(parsed.arguments[0])
         require_terminal(tty=record.spec.tty, interactive=interactive)
-        return follow(context, record, stdin=interactive and record.spec.open_stdin)
+        stdin = interactive and record.spec.open_stdin
+        return follow(context, record, Attachment(stdin=stdin, keys=keys))
     failed = []
     for name in parsed.arguments:
         try:
@@ -39,10 +42,12 @@ def _start(context: Context, parsed: Parsed) -> int:
 
 
 def _attach(context: Context, parsed: Parsed) -> int:
+    keys = detach_keys(parsed)
     record = context.engine.containers.get(parsed.arguments[0])
     stdin = record.spec.open_stdin and not parsed.on("no-stdin")
     require_terminal(tty=record.spec.tty, interactive=stdin)
-    return join(context, record, stdin=stdin, proxy=parsed.on("sig-proxy"))
+    proxy = parsed.on("sig-proxy")
+    return join(context, record, Attachment(stdin=stdin, proxy=proxy, keys=keys))
 
 
 def _rename(context: Context, parsed: Parsed) -> int:
@@ -111,6 +116,7 @@ COMMANDS = {
         _start,
         (
             switch("attach", "Attach STDOUT/STDERR and forward signals", "a"),
+            DETACH_KEYS_FLAG,
             switch("interactive", "Attach container's STDIN", "i"),
         ),
         needs_root=True,
@@ -120,7 +126,8 @@ COMMANDS = {
         _attach,
         (
             switch("no-stdin", "Do not attach STDIN"),
-            switch("sig-proxy", "Proxy all received signals to the process", default=True),
+            DETACH_KEYS_FLAG,
+            SIG_PROXY_FLAG,
         ),
         needs_root=True,
     ),

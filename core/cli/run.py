@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..effects import effect
 from ..errors import AlreadyExists, InvalidArgument
 from .attach import follow
+from .attach_flags import RUN_FLAGS, run_attachment
 from .command import Command
 from .context import Context
 from .flags import Parsed, switch
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 def _run(context: Context, parsed: Parsed) -> int:
     detach = parsed.on("detach")
-    spec = requested(parsed, attached=not detach)
+    attachment = run_attachment(parsed, detach=detach)
+    spec = requested(parsed, attached=attachment.stdin)
     check_pull(parsed)
-    if not detach:
-        require_terminal(tty=spec.tty, interactive=spec.open_stdin)
+    require_terminal(tty=spec.tty, interactive=attachment.stdin)
     containers = context.engine.containers
     with _CidFile(parsed.text("cidfile")) as cid_file:
         record = _made(containers, spec)
@@ -35,7 +36,9 @@ def _run(context: Context, parsed: Parsed) -> int:
         containers.start(record.id)
         context.print(record.id)
         return 0
-    return follow(context, record)
+    if not attachment.shows:
+        context.print(record.id)
+    return follow(context, record, attachment)
 
 
 def _create(context: Context, parsed: Parsed) -> None:
@@ -103,6 +106,7 @@ COMMANDS = {
         _run,
         (
             *CREATE_FLAGS,
+            *RUN_FLAGS,
             switch("detach", "Run container in background and print container ID", "d"),
         ),
         interspersed=False,

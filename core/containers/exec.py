@@ -1,7 +1,7 @@
 """A further process in a running container (``exec``), by the runtime's own verb.
 
-The runtime joins the namespaces and the cgroup, hands our stdio through, and with a terminal
-makes a pseudo-terminal and follows the size of ours.
+The runtime joins the namespaces and the cgroup. Its process gets pipes or a terminal of ours,
+never a descriptor of the caller's: who has the caller's terminal can type on it (TIOCSTI).
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
 from ..linux.process import ProcessIdentity
 from .accounts import resolve_user, with_groups
 from .context import Context
-from .exectree import kill_tree
+from .detach_keys import parse_detach_keys
+from .execsession import ExecFiles, ExecSession
 from .model import ContainerRecord, ContainerState
 from .processes import first_process
+from .pump import terminal_size
 from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
-from .streams import Collected, Streams, communicate, spawn
+from .streams import Collected, Streams
 from .workdir import resolve_workdir
 
 #: What ``run`` gives for a failure that is not the command's, and what ``exec`` does.
@@ -50,43 +51,39 @@ def execute(
     streams: Streams,
     *,
     timeout_seconds: float | None = None,
+    keys: bytes | None = None,
 ) -> Collected:
     """Run a command in a running container and wait for it, unless it is to be detached.
+
+    *keys* typed on a terminal leave it running (default: Docker's).
 
     Raises:
         FailedPrecondition: "Container … is not running".
         CommandFailed: if it could not be started (126 or 127, as Docker says).
     """
     process = require_running(context, record)
-    with _files(context, record) as (process_file, pid_file, log):
+    with _files(context, record) as files:
         try:
-            config = _process(context, record, spec, process)
+            config = _process(context, record, spec, process, streams)
         except InvalidArgument as wrong:
             raise CommandFailed(wrong.brief, _NOT_STARTED, details=wrong.details) from wrong
-        with effect("exec.write_config", path=process_file):
-            process_file.write_text(json.dumps(config))
-        runtime = context.runtime_of(record)
-        options = ["--process", str(process_file), "--pid-file", str(pid_file)]
-        if spec.detach:
-            options.append("--detach")
-            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            streams = Streams(None, nowhere, nowhere)
-        command = runtime.command(log, "exec", *options, record.id)
-        context.rows.record_event(
-            record, f"exec_start: {' '.join(spec.command)}", execID=process_file.stem
-        )
-        try:
-            child = spawn("runtime.exec", command, streams)
-            done = communicate(
-                child, streams.feed, timeout_seconds=timeout_seconds,
-                kill=lambda: kill_tree(child, pid_file, context.cgroup(record)),
-            )  # fmt: skip
-        finally:
-            if spec.detach:
-                os.close(nowhere)
-        error = read_log_error(log) if done.exit_code and not done.timed_out else None
+        with effect("exec.write_config", path=files.config):
+            files.config.write_text(json.dumps(config))
+        words = " ".join(spec.command)
+        for action in ("exec_create", "exec_start"):
+            context.rows.record_event(record, f"{action}: {words}", execID=files.config.stem)
+        session = ExecSession(
+            context.runtime_of(record), record.id, files, context.cgroup(record),
+            tty=spec.tty, keys=parse_detach_keys("") if keys is None else keys,
+        )  # fmt: skip
+        done = session.leave() if spec.detach else session.follow(streams, timeout_seconds)
+        error = read_log_error(files.log) if done.exit_code and not done.timed_out else None
         if error is not None:
             raise _failure(error, spec.command[0])
+        if not spec.detach and not done.detached:
+            context.rows.record_event(
+                record, "exec_die", execID=files.config.stem, exitCode=str(done.exit_code)
+            )
         return done
 
 
@@ -114,7 +111,11 @@ def require_running(context: Context, record: ContainerRecord) -> ProcessIdentit
 
 
 def _process(
-    context: Context, record: ContainerRecord, spec: ExecSpec, process: ProcessIdentity
+    context: Context,
+    record: ContainerRecord,
+    spec: ExecSpec,
+    process: ProcessIdentity,
+    streams: Streams,
 ) -> dict[str, object]:
     root = os.open(f"/proc/{process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -128,7 +129,7 @@ def _process(
     env = process_env(
         (*record.spec.env, *spec.env), account, hostname=record.hostname, tty=spec.tty
     )
-    return process_config(
+    config = process_config(
         spec.command,
         env,
         workdir,
@@ -137,17 +138,20 @@ def _process(
         resources=record.spec.resources,
         security=record.spec.security,
     )
+    size = terminal_size(streams.stdin, streams.stdout) if spec.tty else None
+    if size is not None:
+        config["consoleSize"] = {"height": size[0], "width": size[1]}
+    return config
 
 
 @contextmanager
-def _files(context: Context, record: ContainerRecord) -> Iterator[Sequence[Path]]:
-    """Give the files of one exec: its config, its pid, the runtime's log; gone afterwards."""
+def _files(context: Context, record: ContainerRecord) -> Iterator[ExecFiles]:
     bundle = context.files(record.id).bundle
     name = secrets.token_hex(32)
-    files = [bundle / f"{name}.{kind}" for kind in ("json", "pid", "log")]
+    files = ExecFiles(*(bundle / f"{name}.{kind}" for kind in ("json", "pid", "log")))
     try:
         yield files
     finally:
         with effect("exec.remove_files", path=bundle):
-            for file in files:
+            for file in (files.config, files.pid, files.log):
                 file.unlink(missing_ok=True)

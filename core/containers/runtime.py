@@ -125,6 +125,10 @@ _NOT_FOUND = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "operation not permitted", "is a directory")
 
 
+#: The class of all errors of a runtime, as Docker says it (containerd's errdefs).
+_UNKNOWN = ": unknown"
+
+
 def start_failure(message: str, command: str, what: str) -> CommandFailed:
     """Return the error for a runtime's *message*, in Docker's words and with its exit code.
 
@@ -132,7 +136,7 @@ def start_failure(message: str, command: str, what: str) -> CommandFailed:
     ``runStartContainerErr``).
     """
     words = "unable to start container process: "
-    message = message.rpartition(words)[2].strip()
+    message = message.rpartition(words)[2].strip().removesuffix(_UNKNOWN)
     missing = _CRUN_NOT_FOUND.search(message)
     if missing is not None:
         name = missing["command"]
@@ -150,8 +154,8 @@ def start_failure(message: str, command: str, what: str) -> CommandFailed:
     elif message.startswith("exec") and any(sign in lowered for sign in _NOT_EXECUTABLE):
         code = 126
     else:
-        return CommandFailed(what + message, 125)
-    return CommandFailed(what + words + message, code)
+        return CommandFailed(what + message + _UNKNOWN, 125)
+    return CommandFailed(what + words + message + _UNKNOWN, code)
 
 
 def find_runtime(configured: str | None, root: Path) -> Runtime:

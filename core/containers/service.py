@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from .running import RunResult
 
 
+_STOPPED = "You cannot attach to a stopped container, start it first"
+#: Docker's words for a state that cannot be attached to; none for one that can.
+_NOT_ATTACHABLE = {
+    ContainerState.RUNNING: "",
+    ContainerState.PAUSED: "You cannot attach to a paused container, unpause it first",
+    ContainerState.RESTARTING: (
+        "You cannot attach to a restarting container, wait until it is running"
+    ),
+}
+
+
 class Containers:
     """All containers of *root*; opening it recovers what killed processes left.
 
@@ -84,11 +95,16 @@ class Containers:
         record, _ = start(self._context, self.get(reference).id)
         return record
 
-    def start_attached(self, reference: str) -> tuple[ContainerRecord, AttachedClient]:
-        """Start a container with a client of its stdio, connected before its first byte."""
+    def start_attached(
+        self, reference: str, *, size: tuple[int, int] | None = None
+    ) -> tuple[ContainerRecord, AttachedClient]:
+        """Start a container with a client of its stdio, connected before its first byte.
+
+        Its terminal, if it has one, has *size* (rows, columns) from the beginning.
+        """
         from .starting import start
 
-        record, client = start(self._context, self.get(reference).id, attach=True)
+        record, client = start(self._context, self.get(reference).id, attach=True, size=size)
         if client is None:
             return record, self.attach(reference)
         return record, client
@@ -102,8 +118,9 @@ class Containers:
         from .attach import AttachedClient
 
         record = self.get(reference)
-        if not record.state.lives:
-            raise FailedPrecondition("You cannot attach to a stopped container, start it first")
+        refusal = _NOT_ATTACHABLE.get(record.state, _STOPPED)
+        if refusal:
+            raise FailedPrecondition(refusal)
         if record.runtime.monitor != "conmon":
             raise FailedPrecondition(
                 f"container {record.short_id} cannot be attached to",
@@ -142,6 +159,7 @@ class Containers:
         streams: Streams | None = None,
         *,
         timeout_seconds: float | None = None,
+        keys: bytes | None = None,
     ) -> Collected:
         """Run a further process in a running container; see :func:`.exec.execute`."""
         from .exec import execute
@@ -152,6 +170,7 @@ class Containers:
             spec,
             streams or Streams(),
             timeout_seconds=timeout_seconds,
+            keys=keys,
         )
 
     def wait(self, reference: str, timeout_seconds: float | None = None) -> int:

@@ -15,14 +15,20 @@ from .launching import Launch, clean_up, launch, stop_monitor
 from .model import ContainerRecord, ContainerState
 from .monitor import MonitorPlan, create_monitored
 from .rootfs import namespace_with_root
+from .terminals import set_size_of_process
 
 
 def start(
-    context: Context, container_id: str, *, attach: bool = False
+    context: Context,
+    container_id: str,
+    *,
+    attach: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> tuple[ContainerRecord, AttachedClient | None]:
     """Start a created or exited container; returns it, with a client of its stdio if asked.
 
-    The client is connected before the first byte is written. Starting a running container does
+    The client is connected before the first byte is written, and a terminal has *size* (rows,
+    columns) by then. Starting a running container does
     nothing, as in Docker.
 
     Raises:
@@ -49,7 +55,7 @@ def start(
         clients: list[AttachedClient] = []
         try:
             with launch(context, record, runtime) as ready:
-                return _start(context, record, ready, attach, clients), _only(clients)
+                return _start(context, record, ready, attach, size, clients), _only(clients)
         except BaseException as error:
             for client in clients:
                 client.close()
@@ -77,6 +83,7 @@ def _start(
     record: ContainerRecord,
     ready: Launch,
     attach: bool,
+    size: tuple[int, int] | None,
     clients: list[AttachedClient],
 ) -> ContainerRecord:
     namespace = namespace_with_root(ready.plan)
@@ -90,7 +97,9 @@ def _start(
             inherited=ready.joined.inherited,
             tty=record.spec.tty,
             open_stdin=record.spec.open_stdin,
-            leave_stdin_open=record.spec.open_stdin and not record.spec.stdin_once,
+            # as Docker, which closes no terminal
+            leave_stdin_open=record.spec.open_stdin
+            and (record.spec.tty or not record.spec.stdin_once),
         )
         created = create_monitored(plan, record.spec.arguments)
     finally:
@@ -98,6 +107,8 @@ def _start(
     process = _identity(created.pid)
     if attach:
         clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))
+    if size is not None and record.spec.tty:
+        set_size_of_process(created.pid, *size)
     started_ns = time.time_ns()
     ready.runtime.start(record.id, ready.files.runtime_log)
     running = context.rows.update(

@@ -16,7 +16,7 @@ from .runtime import helper_environment
 _CHUNK = 1 << 16
 #: How long a killed process's pipes are read on, and how long its end is waited for: what it
 #: wrote is there already, and who else holds them open may never end.
-_DRAIN_SECONDS = 0.5
+DRAIN_SECONDS = 0.5
 _END_SECONDS = 5.0
 
 
@@ -42,10 +42,17 @@ class Collected:
     stdout: bytes
     stderr: bytes
     timed_out: bool
+    detached: bool = False
+    """The detach keys were typed: it runs on, and *exit_code* is 0."""
 
 
-def spawn(name: str, command: Sequence[str], streams: Streams) -> subprocess.Popen[bytes]:
-    """Start a process with these streams; *name* is the effect's. It inherits nothing else."""
+def spawn(
+    name: str, command: Sequence[str], streams: Streams, *, own_group: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a process with these streams; *name* is the effect's. It inherits nothing else.
+
+    With *own_group*, what is typed on our terminal does not signal it.
+    """
     stdin: int = subprocess.DEVNULL
     if streams.stdin is not None:
         stdin = streams.stdin if isinstance(streams.stdin, int) else subprocess.PIPE
@@ -56,6 +63,7 @@ def spawn(name: str, command: Sequence[str], streams: Streams) -> subprocess.Pop
             stdout=subprocess.PIPE if streams.stdout is None else streams.stdout,
             stderr=subprocess.PIPE if streams.stderr is None else streams.stderr,
             env=helper_environment(),
+            process_group=0 if own_group else None,
         )
 
 
@@ -79,14 +87,14 @@ def communicate(
             if not pump.run(deadline):
                 timed_out = True
                 kill()
-                pump.run(time.monotonic() + _DRAIN_SECONDS)
-                _end(process)
+                pump.run(time.monotonic() + DRAIN_SECONDS)
+                end(process)
             try:
                 process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 timed_out = True
                 kill()
-                _end(process)
+                end(process)
         except BaseException:  # KeyboardInterrupt, too: leaving the block waits for its end
             try:
                 kill()
@@ -99,7 +107,7 @@ def communicate(
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process whose work was killed, and kill it if it does not notice."""
     try:
         process.wait(_END_SECONDS)

@@ -152,7 +152,9 @@ def test_another_bip_takes_over_unless_containers_live(boxes: Boxes, tmp_path: P
         assert b"10.10.0.2/24" in said
         engine.start(engine.create("busybox", ["sleep", "60"], name="one").id)
     with configured(tmp_path, {"bip": "10.8.0.1/24", "bridge-name": "b-moved"}) as engine:
-        with pytest.raises(FailedPrecondition, match=r"10\.10\.0\.0/24 is recorded, 10\.8\.0\.0/24"):
+        with pytest.raises(
+            FailedPrecondition, match=r"10\.10\.0\.0/24 is recorded, 10\.8\.0\.0/24"
+        ):
             engine.run("busybox", ["true"])
         engine.remove("one", force=True)
         said = engine.run("busybox", ["ip", "-o", "-4", "addr", "show", "eth0"]).stdout
