@@ -22,7 +22,7 @@ from ..effects import effect
 from ..errors import Unavailable
 from ..linux.process import ProcessIdentity
 from .detach_keys import parse_detach_keys
-from .pump import STDERR, STDOUT, Ending, pump, terminal_of, writer
+from .pump import STDERR, STDOUT, Ending, drain, pump, terminal_of, writer
 
 _STDERR_MARK = 3
 _PACKET_BYTES = 8193
@@ -67,6 +67,9 @@ class AttachedClient:
                 terminal=terminal_of(stdin, stdout, stderr) if self._tty else None,
                 keys=parse_detach_keys("") if keys is None else keys,
             )  # fmt: skip
+            if ending is Ending.ENDED and self._open:  # only its input was wanted
+                # conmon (2.1) forgets to close the input if it cannot write to us any more
+                drain(self._socket.fileno())
         self.detached = ending is Ending.DETACHED
 
     # --- the pump's peer -----------------------------------------------------------------------

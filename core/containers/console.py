@@ -234,18 +234,3 @@ def tell_resized(process: subprocess.Popen[bytes]) -> None:
     """Have a runtime that copies a terminal of ours look at its size again."""
     if process.poll() is None:
         process.send_signal(signal.SIGWINCH)
-
-
-def drain(master: int) -> None:
-    """Leave a small process behind that reads a terminal to its end: who writes to it must not
-    come to a halt when we go."""
-    os.set_blocking(master, True)
-    with effect("exec.drain"):
-        subprocess.Popen(
-            ["cat"],
-            stdin=master,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..linux.cgroups import Cgroup
-from .console import ConsoleSocket, PipePeer, TerminalPeer, drain, own_terminal, tell_resized
+from .console import ConsoleSocket, PipePeer, TerminalPeer, own_terminal, tell_resized
 from .exectree import kill_tree
-from .pump import Ending, Peer, Sink, pump, terminal_of, terminal_size, writer
+from .pump import Ending, Peer, Sink, drain, pump, terminal_of, terminal_size, writer
 from .runtime import Runtime, read_log_error
 from .streams import DRAIN_SECONDS, Collected, Streams, end, spawn
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import select
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from typing import Protocol
 
+from ..effects import effect
 from .detach_keys import KeyWatch
 from .terminals import is_terminal, raw_terminal, window_changes, window_size
 
@@ -261,3 +263,18 @@ def write_all(target: int, rest: bytes) -> None:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
             return
+
+
+def drain(source: int) -> None:
+    """Leave a small process behind that reads a terminal or socket to its end: who writes to it
+    must not come to a halt, or see us go."""
+    os.set_blocking(source, True)
+    with effect("container.drain"):
+        subprocess.Popen(
+            ["cat"],
+            stdin=source,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
