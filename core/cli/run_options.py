@@ -13,6 +13,8 @@ from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
 from .mount_flags import FLAGS as MOUNT_FLAGS
 from .mount_flags import requested_mounts
+from .namespace_flags import FLAGS as NAMESPACE_FLAGS
+from .namespace_flags import requested_namespaces
 from .pull import PULL
 from .resource_flags import FLAGS as RESOURCE_FLAGS
 from .resource_flags import requested_resources
@@ -52,6 +54,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     *MOUNT_FLAGS,
     *RESOURCE_FLAGS,
     *SECURITY_FLAGS,
+    *NAMESPACE_FLAGS,
     Flag("network", "Connect a container to a network", value="network"),
     Flag("net", "", value="network"),
     Flag("hostname", "Container host name", "h"),
@@ -111,6 +114,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         stop_timeout_seconds=parsed.number("stop-timeout"),
         resources=requested_resources(parsed),
         security=requested_security(parsed),
+        namespaces=requested_namespaces(parsed),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from .devices import device_nodes
 from .init_process import find_init
 from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
 from .names import new_id
+from .namespaces import check_namespaces, resolved
 from .networking import SHARED_PREFIX, check_networking, shared_with
 from .own_limits import check_own_limits
 from .resource_checks import verified
@@ -48,6 +50,7 @@ def create(
     """
     context.require_programs(direct=facts.monitor == "direct")
     check_networking(spec.networking, spec.network, spec.hostname)
+    check_namespaces(spec.namespaces, spec.hostname)
     image, spec = _merged(context, spec)
     _check(spec)
     config = context.root.config
@@ -55,8 +58,9 @@ def create(
     spec = replace(spec, resources=verified(resources))
     check_own_limits(spec.resources)
     spec, network = _network(context, spec)
+    spec = _namespaces(context, spec)
     host_network = network is not None and context.root.networks.sandbox_mode(network) == "host"
-    check_sysctls(spec.security, host_network=host_network, host_ipc=False)
+    check_sysctls(spec.security, host_network=host_network, host_ipc=spec.namespaces.ipc == "host")
     handle = context.root.storage(spec.storage_driver)
     container_id = new_id()
     record = new_record(
@@ -101,6 +105,12 @@ def _network(context: Context, spec: ContainerSpec) -> tuple[ContainerSpec, Netw
     if spec.networking.requests and not networks.can_publish(network):
         logger.warning("Published ports are discarded when using %s network mode", network.name)
     return spec, network
+
+
+def _namespaces(context: Context, spec: ContainerSpec) -> ContainerSpec:
+    hostname = os.uname().nodename if spec.namespaces.uts == "host" else spec.hostname
+    namespaces = resolved(context, spec.namespaces)
+    return replace(spec, hostname=hostname, namespaces=namespaces)
 
 
 def _check(spec: ContainerSpec) -> None:

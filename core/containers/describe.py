@@ -15,6 +15,7 @@ from .describe_mounts import host_mounts, mount_points
 from .describe_resources import host_resources
 from .describe_security import host_security
 from .model import ContainerRecord, ContainerState
+from .namespaces import host_namespaces
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -133,7 +134,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
         **host_mounts(spec),
         "NetworkMode": spec.network or network,
         "AutoRemove": spec.auto_remove,
-        "CgroupnsMode": "",
+        **host_namespaces(spec.namespaces),
         **host_resources(spec.resources),
         "Runtime": Path(record.runtime.runtime).name,
         "StorageOpt": dict(_pairs(spec.storage_options)) or None,

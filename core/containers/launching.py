@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from .bundle import ContainerFiles
 from .context import Context
 from .joining import Joined, disconnect, host_name, join, write_names
 from .model import ContainerRecord
+from .namespaces import SHM, Shared, share
 from .own_limits import check_own_limits
 from .resource_config import apply_io_weights
 from .rootfs import Extra, RootPlan, clone_shared
@@ -74,9 +75,10 @@ def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Itera
         _make_bind_sources(record.spec.binds)
         files.make_kept()
         files.make_bundle()
-        plan, binds = _plan(context, record, attachment.root, files, runtime, stack)
+        shared = share(context, record, stack)
+        plan, binds = _plan(context, record, attachment.root, files, runtime, shared, stack)
         config = _config(
-            context, record, attachment.root, files, binds, joined,
+            context, record, attachment.root, files, binds, joined, shared.paths,
         )  # fmt: skip
         files.write_config(config)
         # the runtime would make it as well, but could lose the race for an empty parent
@@ -123,6 +125,7 @@ def _plan(
     root: int,
     files: ContainerFiles,
     runtime: Runtime,
+    taken: Shared,
     stack: ExitStack,
 ) -> tuple[RootPlan, Sequence[Bind]]:
     """Return what the mount namespace holds, and the binds as the runtime sees them in it."""
@@ -138,6 +141,13 @@ def _plan(
         stack.callback(os.close, clone)
         shared.append((clone, point))
         binds.append(replace(bind, source=str(point)))
+    if taken.shm is not None:
+        point = files.bundle / "shared" / "shm"
+        _make_point(point, directory=True)
+        shared.append((taken.shm, point))
+        binds.append(Bind(str(point), SHM))
+    elif record.spec.namespaces.ipc == "host":
+        binds.append(Bind(SHM, SHM))
     extras: Sequence[Extra] = ()
     if record.spec.rootfs is not None:
         extras = hostroot.extras(context, record.spec.rootfs, root, stack)
@@ -164,6 +174,7 @@ def _config(
     files: ContainerFiles,
     binds: Sequence[Bind],
     joined: Joined,
+    shared_namespaces: Mapping[str, str],
 ) -> dict[str, object]:
     spec, hostname = record.spec, host_name(joined)
     namespace = None
@@ -187,9 +198,10 @@ def _config(
             rootfs=str(files.rootfs),
             cgroup=context.cgroup(record).path,
             network_namespace=namespace,
-            cgroup_namespace=hierarchies().layout == "v2",
+            shared_namespaces=shared_namespaces,
             sysctls=sysctls(
-                private_network=joined.private, domainname=joined.owner.spec.domainname
+                private_network=joined.private,
+                domainname="" if spec.namespaces.uts else joined.owner.spec.domainname,
             ),
             name_files=write_names(context, record, joined),
             binds=binds,

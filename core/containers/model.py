@@ -18,6 +18,7 @@ from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
 from .mounts import Tmpfs
+from .namespaces import Namespaces
 from .networking import Networking
 from .resources import Resources
 from .security import Security
@@ -81,6 +82,7 @@ class ContainerSpec:
     stop_timeout_seconds: int | None = None
     resources: Resources = field(default_factory=Resources)
     security: Security = field(default_factory=Security)
+    namespaces: Namespaces = field(default_factory=Namespaces)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -89,8 +91,8 @@ class ContainerSpec:
 
     @property
     def has_init(self) -> bool:
-        """Whether a small init is the first process."""
-        return self.security.init
+        """Whether a small init is the first process; never in a namespace of somebody else."""
+        return self.security.init and not self.namespaces.pid
 
     @property
     def mounted(self) -> tuple[Mounted, ...]:
@@ -105,6 +107,7 @@ class ContainerSpec:
         plain["resources"] = self.resources.to_json()
         plain["networking"] = self.networking.to_json()
         plain["security"] = self.security.to_json()
+        plain["namespaces"] = self.namespaces.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         return plain
 
@@ -123,6 +126,7 @@ class ContainerSpec:
         known["tmpfs"] = tuple(Tmpfs.from_json(tmpfs) for tmpfs in known.get("tmpfs", ()))
         known["resources"] = Resources.from_json(known.get("resources", {}))
         known["security"] = Security.from_json(known.get("security", {}))
+        known["namespaces"] = Namespaces.from_json(known.get("namespaces", {}))
         return cls(**known)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import init_process
 from .model import ContainerSpec
+from .namespaces import SHM, without_shm
 from .resources import SHM_SIZE_BYTES
 from .volumes import Bind
 
@@ -39,7 +40,12 @@ def mount_entries(
         named[init_process.PLACE] = entry(
             init_process.PLACE, "bind", init_process.find_init(), "bind", "ro"
         )
-    own = [one for one in _own(spec) if not _replaced(one["destination"], asked)]
+    own = [
+        one
+        for one in _own(spec)
+        if not _replaced(one["destination"], asked)
+        and not (one["destination"] == SHM and without_shm(spec.namespaces))
+    ]
     return [*own, *sorted({**named, **asked}.values(), key=_depth)]
 
 

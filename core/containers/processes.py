@@ -16,6 +16,8 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
     # a direct run: the runtime writes the file a moment after it has started the process
     inside = context.cgroup(record).processes()
     written = context.files(record.id).pid()  # may be old, and another process's by now
+    if record.spec.namespaces.pid:  # it is process 1 of nothing
+        return _identity(written) if written in inside else None
     for pid in sorted(inside, key=lambda pid: (pid != written, pid)):
         try:
             if _first_in_namespace(pid):
@@ -23,6 +25,13 @@ def first_process(context: Context, record: ContainerRecord) -> ProcessIdentity 
         except (FileNotFoundError, ProcessLookupError):
             continue
     return None
+
+
+def _identity(pid: int | None) -> ProcessIdentity | None:
+    try:
+        return identity(pid) if pid else None
+    except ProcessLookupError:
+        return None
 
 
 def _first_in_namespace(pid: int) -> bool:

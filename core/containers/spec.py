@@ -1,7 +1,6 @@
 """``config.json``: a container in the words of the OCI runtime specification, as Docker says it.
 
-Where nothing was asked for, everything is Docker's default. On cgroup v1 the container sees the
-host's cgroup namespace, on v2 one of its own, as Docker does it.
+Where nothing was asked for, everything is Docker's default.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from .accounts import Account
 from .devices import device_nodes, device_rules, host_devices
 from .model import ContainerSpec, join_env
 from .mount_table import mount_entries
+from .namespaces import namespace_entries
 from .resource_config import resource_config, rlimits
 from .resources import Resources
 from .seccomp import default_profile
@@ -33,7 +33,8 @@ class Bundle:
     """What goes into a ``config.json`` besides what was asked for.
 
     *rootfs* is the path of the root inside the mount namespace that the runtime is started in.
-    *network_namespace* is a path, or None for the runtime's own (the host's). *name_files* maps
+    *network_namespace* is a path, or None for the runtime's own (the host's); *shared_namespaces*
+    are the paths of other containers' by kind. *name_files* maps
     a path in the container to the host file that is bound there.
     """
 
@@ -45,7 +46,7 @@ class Bundle:
     rootfs: str
     cgroup: str
     network_namespace: str | None
-    cgroup_namespace: bool
+    shared_namespaces: Mapping[str, str] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     name_files: Mapping[str, str] = field(default_factory=dict)
     binds: Sequence[Bind] = ()
@@ -62,7 +63,7 @@ def build_config(bundle: Bundle) -> dict[str, Any]:
             tty=spec.tty, resources=spec.resources, security=spec.security,
         ),
         "root": {"path": bundle.rootfs, "readonly": spec.security.read_only_root},
-        "hostname": bundle.hostname,
+        **({} if spec.namespaces.uts == "host" else {"hostname": bundle.hostname}),
         "mounts": mount_entries(spec, bundle.binds, bundle.name_files),
         "linux": _linux(bundle),
     }  # fmt: skip
@@ -122,17 +123,11 @@ def process_env(
 
 def _linux(bundle: Bundle) -> dict[str, Any]:
     security = bundle.spec.security
-    network: dict[str, str] = {"type": "network"}
-    if bundle.network_namespace is not None:
-        network["path"] = bundle.network_namespace
-    namespaces: list[dict[str, str]] = [{"type": kind} for kind in ("mount", "uts", "pid", "ipc")]
-    if bundle.network_namespace is not None:
-        namespaces.append(network)
-    if bundle.cgroup_namespace:
-        namespaces.append({"type": "cgroup"})
     linux: dict[str, Any] = {
         "cgroupsPath": bundle.cgroup,
-        "namespaces": namespaces,
+        "namespaces": namespace_entries(
+            bundle.spec.namespaces, bundle.shared_namespaces, bundle.network_namespace
+        ),
         "resources": {
             "devices": device_rules(
                 security.devices, security.device_cgroup_rules, everything=security.privileged

@@ -27,7 +27,7 @@ GROUP = b"root:x:0:\napp:x:1001:\nextra:x:2000:app,other\n"
 _APPLETS = str.split(
     """
     cat chmod cut dd echo env false grep head hostname httpd id ip kill ln ls mkdir mknod mount
-    ping ps pwd rm rmdir sh sleep stty touch tr true tty umount wc wget
+    ping ps pwd readlink rm rmdir sh sleep stty touch tr true tty umount wc wget
     """
 )
 #: What conmon runs at a container's end: the same work as the hidden command, no command line.

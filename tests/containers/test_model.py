@@ -20,6 +20,7 @@ from stowage.containers.model import (
 )
 from stowage.containers.mounts import Tmpfs
 from stowage.containers.names import check_name, is_id, new_id, random_name
+from stowage.containers.namespaces import Namespaces
 from stowage.containers.resources import Resources
 from stowage.containers.security import Security
 from stowage.containers.volumes import Bind, check_targets, parse_bind
@@ -47,6 +48,7 @@ specs = st.builds(
     storage_options=words,
     rootfs=st.none() | st.just(Path("/x")),
     stop_timeout_seconds=st.none() | st.integers(0, 99),
+    namespaces=st.builds(Namespaces, pid=texts, ipc=texts),
     security=st.builds(Security, cap_add=words),
     resources=st.builds(Resources, memory_bytes=st.integers(), cpuset_cpus=texts),
 )

@@ -9,6 +9,7 @@ import pytest
 
 from stowage.containers.accounts import Account
 from stowage.containers.model import ContainerSpec
+from stowage.containers.namespaces import Namespaces
 from stowage.containers.resources import Resources
 from stowage.containers.runtime import find_runtime, start_failure
 from stowage.containers.seccomp import default_profile
@@ -34,7 +35,7 @@ def bundle(**asked: object) -> Bundle:
     known = {
         "spec": ContainerSpec(command=("true",)), "account": Account(0, 0), "env": (),
         "working_dir": "/", "hostname": "h", "rootfs": "/r", "cgroup": "/stowage/x/y",
-        "network_namespace": "/proc/1/fd/2", "cgroup_namespace": False,
+        "network_namespace": "/proc/1/fd/2",
     }  # fmt: skip
     return Bundle(**{**known, **asked})  # type: ignore[arg-type]  # fields by name
 
@@ -59,7 +60,8 @@ def test_host_network_names_no_namespace() -> None:
     def kinds(config: dict[str, dict[str, list[dict[str, str]]]]) -> set[str]:
         return {namespace["type"] for namespace in config["linux"]["namespaces"]}
 
-    private, host = (bundle(), bundle(network_namespace=None, cgroup_namespace=True))
+    on_v2 = ContainerSpec(command=("true",), namespaces=Namespaces(cgroupns="private"))
+    private, host = (bundle(), bundle(network_namespace=None, spec=on_v2))
     assert kinds(build_config(private)) == {"mount", "uts", "pid", "ipc", "network"}
     assert kinds(build_config(host)) == {"mount", "uts", "pid", "ipc", "cgroup"}
 
