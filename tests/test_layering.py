@@ -279,6 +279,7 @@ NO_EFFECTS = {
     "core/testing": "the kit stands outside: it makes disks, labs and faults",
     "core/observers": "they watch effects; what they write is their own report",
     "core/effects.py": "the seam itself",
+    "core/containers/waiter.py": "a program of its own: starting it is the effect",
 }
 
 

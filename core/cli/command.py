@@ -46,8 +46,8 @@ class Command:
     @property
     def arity(self) -> tuple[int, int | None]:
         """Least and most arguments (None: no limit), as *usage* says."""
-        words = [word for word in self.usage.split() if word != "[OPTIONS]"]
-        endless = any("..." in word for word in words)
+        words = [word for word in _grouped(self.usage) if word != "[OPTIONS]"]
+        endless = any("..." in word or " " in word for word in words)
         least = sum(1 for word in words if not word.startswith("["))
         return least, None if endless else len(words)
 
@@ -60,6 +60,17 @@ class Command:
         if flags:
             lines += ["", "Options:", *_option_lines(flags)]
         return "\n".join(lines)
+
+
+def _grouped(usage: str) -> list[str]:
+    """Split at spaces outside of brackets: ``[ps OPTIONS]`` is one word."""
+    words: list[str] = []
+    for word in usage.split():
+        if words and words[-1].count("[") > words[-1].count("]"):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _required(least: int, most: int | None) -> str:

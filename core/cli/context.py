@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 T = TypeVar("T")
+
+#: How many containers a command works on at a time; Docker's client does 50.
+_AT_ONCE = 16
 
 
 class Context:
@@ -150,14 +153,28 @@ class Context:
     def each(self, names: Iterable[str], action: Callable[[str], object]) -> int:
         """Do *action* for each name, going on after a failure, and print the name (or the text
         that the action returned). Return the exit code."""
+        return self._told((name, partial(action, name)) for name in names)
+
+    def each_at_once(self, names: Sequence[str], action: Callable[[str], object]) -> int:
+        """Do *action* for several names at a time, as :meth:`each` otherwise; what they came to
+        is told in the order of *names*."""
+        if len(names) < 2:
+            return self.each(names, action)
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            futures = [pool.submit(action, name) for name in names]
+            return self._told((name, f.result) for name, f in zip(names, futures, strict=True))
+
+    def _told(self, results: Iterable[tuple[str, Callable[[], object]]]) -> int:
         code = 0
-        for name in names:
+        for name, result in results:
             try:
-                result = action(name)
+                told = result()
             except StowageError as error:
                 sys.stdout.flush()
                 report(error, debug=self.debug)
                 code = FAILED
             else:
-                self.print(name if result is None else str(result))
+                self.print(name if told is None else str(told))
         return code

@@ -65,12 +65,45 @@ def _rename(context: Context, parsed: Parsed) -> int:
 
 def _stop(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
-    timeout = parsed.number("time")
+    timeout, signal_name = parsed.number("time"), parsed.text("signal") or ""
 
     def stop(name: str) -> None:
-        containers.stop(name, timeout_seconds=timeout)
+        containers.stop(name, timeout, signal=signal_name)
 
-    return context.each(parsed.arguments, stop)
+    return context.each_at_once(parsed.arguments, stop)
+
+
+def _restart(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+    timeout, signal_name = parsed.number("time"), parsed.text("signal") or ""
+
+    def restart(name: str) -> None:
+        container_id = containers.get(name).id
+        try:
+            containers.restart(container_id, timeout, signal=signal_name)
+        except StowageError as error:
+            error.brief = f"Cannot restart container {name}: {error.brief}"
+            raise
+
+    return context.each_at_once(parsed.arguments, restart)
+
+
+def _pause(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+
+    def pause(name: str) -> None:
+        containers.pause(name)
+
+    return context.each_at_once(parsed.arguments, pause)
+
+
+def _unpause(context: Context, parsed: Parsed) -> int:
+    containers = context.engine.containers
+
+    def unpause(name: str) -> None:
+        containers.unpause(name)
+
+    return context.each_at_once(parsed.arguments, unpause)
 
 
 def _kill(context: Context, parsed: Parsed) -> int:
@@ -80,7 +113,7 @@ def _kill(context: Context, parsed: Parsed) -> int:
     def kill(name: str) -> None:
         containers.kill(name, signal_name)
 
-    return context.each(parsed.arguments, kill)
+    return context.each_at_once(parsed.arguments, kill)
 
 
 def _remove(context: Context, parsed: Parsed) -> int:
@@ -97,7 +130,7 @@ def _remove(context: Context, parsed: Parsed) -> int:
             return ""
         return name
 
-    return context.each(parsed.arguments, remove)
+    return context.each_at_once(parsed.arguments, remove)
 
 
 def _wait(context: Context, parsed: Parsed) -> int:
@@ -109,6 +142,17 @@ def _finish(context: Context, parsed: Parsed) -> None:
     container_id, run = parsed.arguments
     context.engine.containers.finish(container_id, run)
 
+
+_STOP_FLAGS = (
+    Flag("signal", "Signal to send to the container", "s"),
+    Flag(
+        "time",
+        "Seconds to wait for stop before killing it (default: the container's)",
+        "t",
+        value="int",
+        parse=seconds,
+    ),
+)
 
 COMMANDS = {
     "container start": Command(
@@ -135,17 +179,14 @@ COMMANDS = {
     "container stop": Command(
         "[OPTIONS] CONTAINER [CONTAINER...]",
         _stop,
-        (
-            Flag(
-                "time",
-                "Seconds to wait for stop before killing it (default: the container's)",
-                "t",
-                value="int",
-                parse=seconds,
-            ),
-        ),
+        _STOP_FLAGS,
         needs_root=True,
     ),
+    "container restart": Command(
+        "[OPTIONS] CONTAINER [CONTAINER...]", _restart, _STOP_FLAGS, needs_root=True
+    ),
+    "container pause": Command("CONTAINER [CONTAINER...]", _pause, needs_root=True),
+    "container unpause": Command("CONTAINER [CONTAINER...]", _unpause, needs_root=True),
     "container kill": Command(
         "[OPTIONS] CONTAINER [CONTAINER...]",
         _kill,

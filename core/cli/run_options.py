@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..containers.model import ContainerSpec
+from ..containers.restarts import RestartPolicy, parse_restart_policy
 from ..errors import InvalidArgument
 from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
@@ -72,6 +73,12 @@ CREATE_FLAGS: Sequence[Flag] = (
         value="int",
         parse=seconds,
     ),
+    Flag(
+        "restart",
+        "Restart policy to apply when a container exits: no, on-failure[:max-retries], always or"
+        " unless-stopped",
+        default="no",
+    ),
     Flag("cidfile", "Write the container ID to the file"),
     PULL,
 )
@@ -115,7 +122,15 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         resources=requested_resources(parsed),
         security=requested_security(parsed),
         namespaces=requested_namespaces(parsed),
+        restart=_restart_policy(parsed),
     )
+
+
+def _restart_policy(parsed: Parsed) -> RestartPolicy:
+    policy = parse_restart_policy(parsed.text("restart") or "")
+    if policy.name != "no" and parsed.on("rm"):
+        raise InvalidArgument("Conflicting options: --restart and --rm")
+    return policy
 
 
 def _entrypoint(text: str | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""``check``, ``gc``, ``system resume`` and ``system config``."""
+"""``check``, ``gc`` and ``system config``."""
 
 from __future__ import annotations
 
@@ -82,19 +82,6 @@ def _gc(context: Context, parsed: Parsed) -> int:
     return FAILED if done.left else 0
 
 
-def _resume(context: Context, parsed: Parsed) -> None:
-    """Opening the root has recovered what was unfinished; this finishes what goes on behind."""
-    engine = context.engine
-    engine.layers.recover()
-    engine.containers.recover()
-    left = engine.layers.drain()
-    running = sum(record.state.lives for record in engine.containers.list())
-    context.say(
-        f"Recovered {engine.layout.data_root}: {running} containers running"
-        + (f", {left} removals left in the trash" if left else "")
-    )
-
-
 # --- config -------------------------------------------------------------------------------------
 
 CONFIG = Listing(
@@ -151,6 +138,5 @@ COMMANDS = {
         ),
     ),
     "system gc": Command("", _gc),
-    "system resume": Command("", _resume),
     "system config": Command("[OPTIONS]", _config, (FORMAT,)),
 }

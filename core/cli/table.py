@@ -12,17 +12,17 @@ _MINIMUM_WIDTH = 10
 _PADDING = 3
 
 
-def columns(lines: Iterable[Sequence[str]]) -> str:
+def columns(lines: Iterable[Sequence[str]], minimum: int = _MINIMUM_WIDTH) -> str:
     """Return *lines* of cells as Go's tabwriter lays them out for Docker.
 
-    Each column but the last is three wider than its widest cell and at least ten wide.
+    Each column but the last is three wider than its widest cell and at least *minimum* wide.
     """
     rows = [list(line) for line in lines]
     widths: list[int] = []
     for row in rows:
         for index, cell in enumerate(row[:-1]):
             if index == len(widths):
-                widths.append(_MINIMUM_WIDTH)
+                widths.append(minimum)
             widths[index] = max(widths[index], len(cell) + _PADDING)
     return "\n".join(
         "".join(

@@ -77,7 +77,7 @@ def inspect_document(
         "HostsPath": files["hosts"],
         "LogPath": files["log"],
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": record.runtime.restarts.count,
         "Driver": record.driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -114,7 +114,7 @@ def _state(record: ContainerRecord) -> dict[str, object]:
 
 
 def _running(record: ContainerRecord) -> bool:
-    return record.state in (ContainerState.RUNNING, ContainerState.PAUSED)
+    return record.state.lives  # in Docker a restarting one counts as running
 
 
 def _by_process(record: ContainerRecord, key: str, entry: str) -> dict[str, str]:
@@ -133,6 +133,10 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
     return document | {
         **host_mounts(spec),
         "NetworkMode": spec.network or network,
+        "RestartPolicy": {
+            "Name": spec.restart.name,
+            "MaximumRetryCount": spec.restart.maximum_retries,
+        },
         "AutoRemove": spec.auto_remove,
         **host_namespaces(spec.namespaces),
         **host_resources(spec.resources),

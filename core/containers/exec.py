@@ -20,6 +20,7 @@ from .accounts import resolve_user, with_groups
 from .context import Context
 from .detach_keys import parse_detach_keys
 from .execsession import ExecFiles, ExecSession
+from .freezing import require_settled
 from .model import ContainerRecord, ContainerState
 from .processes import first_process
 from .pump import terminal_size
@@ -98,12 +99,13 @@ def require_running(context: Context, record: ContainerRecord) -> ProcessIdentit
     """Return the container's first process.
 
     Raises:
-        FailedPrecondition: in Docker's words, if there is none or it stands still.
+        FailedPrecondition: in Docker's words, if there is none, it stands still or restarts.
     """
     if record.state is ContainerState.PAUSED:
         raise FailedPrecondition(
             f"Container {record.id} is paused, unpause the container before exec"
         )
+    require_settled(record)
     process = first_process(context, record)
     if not record.state.lives or process is None or not process.alive:
         raise FailedPrecondition(f"Container {record.id} is not running")

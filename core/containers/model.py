@@ -21,6 +21,7 @@ from .mounts import Tmpfs
 from .namespaces import Namespaces
 from .networking import Networking
 from .resources import Resources
+from .restarts import RestartFacts, RestartPolicy
 from .security import Security
 from .volumes import Bind, Mounted
 
@@ -83,6 +84,7 @@ class ContainerSpec:
     resources: Resources = field(default_factory=Resources)
     security: Security = field(default_factory=Security)
     namespaces: Namespaces = field(default_factory=Namespaces)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -127,6 +129,7 @@ class ContainerSpec:
         known["resources"] = Resources.from_json(known.get("resources", {}))
         known["security"] = Security.from_json(known.get("security", {}))
         known["namespaces"] = Namespaces.from_json(known.get("namespaces", {}))
+        known["restart"] = RestartPolicy(**known.get("restart", {}))
         return cls(**known)
 
 
@@ -177,8 +180,9 @@ class RuntimeFacts:
     """What the kernel and the runtime gave a container; times are 0 until it happened.
 
     *monitor* is who sees its exit: conmon, or the engine process itself (``direct``), named by
-    *monitor_process*. *prepared* is False until the snapshot and the directories are whole.
-    *process* is the container's first process as the host sees it.
+    *monitor_process*; between two runs that is who waits to restart it. *prepared* is False until
+    the snapshot and the directories are whole. *process* is the container's first process as the
+    host sees it.
     """
 
     prepared: bool = False
@@ -199,6 +203,7 @@ class RuntimeFacts:
     """Names this run under conmon: an exit command is of one run only."""
     starting: bool = False
     """A start is under way, or was when its process was killed."""
+    restarts: RestartFacts = field(default_factory=RestartFacts)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -211,6 +216,7 @@ class RuntimeFacts:
         for name in ("monitor_process", "process"):
             if known.get(name) is not None:
                 known[name] = ProcessIdentity(**known[name])
+        known["restarts"] = RestartFacts.from_json(known.get("restarts", {}))
         return cls(**known)
 
 

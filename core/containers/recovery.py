@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .freezing import held_still, thaw_if_forgotten
 from .launching import clean_up, stop_monitor
 from .model import ContainerRecord, ContainerState
 from .names import is_id
+from .restarting import wait_for_restart
 from .starting import give_up_quietly
 
 logger = logging.getLogger("stowage.containers")
@@ -80,20 +82,53 @@ def _finish(context: Context, record: ContainerRecord) -> None:
     if record.state is ContainerState.REMOVING:
         clean_up(context, record)
         remove_ended(context, record)
+    elif record.state is ContainerState.RESTARTING:
+        _go_on_restarting(context, record)
     elif record.state.lives:
         rebooted = _rebooted(record)
         code = context.files(record.id).exit_code()
-        record_exit(context, record, _REBOOTED if rebooted and code is None else code)
+        record_exit(
+            context, record, _REBOOTED if rebooted and code is None else code,
+            may_restart=not rebooted,
+        )  # fmt: skip
     elif not record.runtime.prepared:
         clean_up(context, record)
         discard(context, record)
     elif record.runtime.starting:
         give_up_quietly(context, record)
+    elif record.runtime.restarts.kept_by is not None and not record.runtime.restarts.kept:
+        _give_up_keeping(context, record)
+
+
+def _go_on_restarting(context: Context, record: ContainerRecord) -> None:
+    """Who waited, or was starting it, was killed. After a reboot `system resume` starts it."""
+    stop_monitor(context, record)
+    clean_up(context, record)
+    rebooted = _rebooted(record)
+    record = context.rows.update(
+        record,
+        state=ContainerState.EXITED if rebooted else ContainerState.RESTARTING,
+        starting=False,
+        monitor="",
+        monitor_process=None,
+    )
+    if not rebooted:
+        wait_for_restart(context, record)
+
+
+def _give_up_keeping(context: Context, record: ContainerRecord) -> None:
+    """Who stopped it to start it again was killed in between."""
+    if record.spec.auto_remove:
+        remove_ended(context, record)
+    else:
+        restarts = replace(record.runtime.restarts, kept_by=None)
+        context.rows.update(record, restarts=restarts)
 
 
 def _rebooted(record: ContainerRecord) -> bool:
     process = record.runtime.monitor_process or record.runtime.process
-    return process is not None and process.boot_id != boot_id()
+    booted = process.boot_id if process is not None else record.runtime.restarts.boot_id
+    return booted not in ("", boot_id())
 
 
 # --- what has no row --------------------------------------------------------------------------

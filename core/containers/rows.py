@@ -70,6 +70,7 @@ class ContainerRows:
             "SELECT * FROM containers WHERE state IN ('running','paused','restarting','removing')"
             " OR json_extract(runtime, '$.prepared') IS NOT 1"
             " OR json_extract(runtime, '$.starting') IS 1"
+            " OR json_extract(runtime, '$.restarts.kept_by') IS NOT NULL"
         )
         return [_record(row) for row in rows]
 
@@ -94,8 +95,8 @@ class ContainerRows:
         rows = self._read("SELECT id, state FROM containers")
         return {row["id"]: ContainerState(row["state"]) for row in rows}
 
-    def exit_code_of_removed(self, container_id: str) -> int | None:
-        """Return what the journal says of a container that is gone, or None."""
+    def last_exit_code(self, container_id: str) -> int | None:
+        """Return what the journal says of a container's last end, or None; it may be gone."""
         row = self._read(
             "SELECT attributes FROM journal WHERE actor = ? AND type = 'container'"
             " AND action = 'die' ORDER BY seq DESC LIMIT 1",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import FailedPrecondition
+from ..errors import FailedPrecondition, InvalidArgument, StowageError
 from ..model import Change
 from .context import Context, Root
 from .model import ContainerRecord, ContainerSpec, ContainerState, RuntimeFacts
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .exec import ExecSpec
     from .logs import LogEntry
     from .running import RunResult
+    from .stats import Sampler
+    from .top import ProcessList
 
 
 _STOPPED = "You cannot attach to a stopped container, start it first"
@@ -68,6 +70,18 @@ class Containers:
         record = self.get(reference)
         process = first_process(self._context, record) if record.state.lives else None
         return process.pid if process is not None and process.alive else 0
+
+    def top(self, reference: str, ps_arguments: Sequence[str] = ()) -> ProcessList:
+        """Return a container's processes as the host's ps shows them; see :func:`.top.top`."""
+        from .top import top
+
+        return top(self._context, self.get(reference), ps_arguments)
+
+    def sampler(self) -> Sampler:
+        """Return what looks at the use of resources again and again."""
+        from .stats import Sampler
+
+        return Sampler(self._context)
 
     def files(self, reference: str) -> dict[str, str]:
         """Return the paths that ``inspect`` shows: ``hosts``, ``hostname``, ``resolv.conf``,
@@ -144,6 +158,11 @@ class Containers:
         """
         from .running import run
 
+        if spec.restart.name != "no":
+            raise InvalidArgument(
+                "a container that is run in this process cannot be restarted by a policy",
+                resolution="create and start it",
+            )
         return run(
             self._context,
             spec,
@@ -178,21 +197,51 @@ class Containers:
 
         The id of one that is removed meanwhile (``--rm``) still gives it.
         """
-        from .finishing import wait
         from .names import is_id
+        from .waiting import wait
 
         container_id = reference if is_id(reference) else self.get(reference).id
         return wait(self._context, container_id, timeout_seconds)
 
-    def stop(self, reference: str, timeout_seconds: float | None = None) -> None:
+    def stop(
+        self, reference: str, timeout_seconds: float | None = None, *, signal: str = ""
+    ) -> None:
         """Ask a container to end, and kill it after the time-out (default: its own, or 10 s)."""
-        from .finishing import stop
+        from .stopping import stop
 
-        stop(self._context, self.get(reference), timeout_seconds)
+        stop(self._context, self.get(reference), timeout_seconds, signal)
+
+    def restart(
+        self, reference: str, timeout_seconds: float | None = None, *, signal: str = ""
+    ) -> ContainerRecord:
+        """Stop a container if it runs, and start it; one with ``--rm`` stays."""
+        from .restarting import restart
+
+        return restart(self._context, self.get(reference), timeout_seconds, signal)
+
+    def pause(self, reference: str) -> ContainerRecord:
+        """Let all processes of a container stand still until it is unpaused.
+
+        Raises:
+            FailedPrecondition: in Docker's words, if its state does not allow it.
+        """
+        from .freezing import pause
+
+        return pause(self._context, self.get(reference).id)
+
+    def unpause(self, reference: str) -> ContainerRecord:
+        """Let a paused container run on.
+
+        Raises:
+            FailedPrecondition: "Container … is not paused".
+        """
+        from .freezing import unpause
+
+        return unpause(self._context, self.get(reference).id)
 
     def kill(self, reference: str, signal: str = "KILL") -> None:
         """Send a signal to a container's first process."""
-        from .finishing import kill
+        from .stopping import kill
 
         kill(self._context, self.get(reference), signal)
 
@@ -284,6 +333,15 @@ class Containers:
         from .finishing import finish
 
         finish(self._context, container_id, run)
+
+    def resume(self) -> Sequence[tuple[ContainerRecord, StowageError | None]]:
+        """Start what is to run after the machine has started, as restart policies say.
+
+        Returns each container with the error for which it could not be started. Idempotent.
+        """
+        from .restarting import resume
+
+        return resume(self._context)
 
     def recover(self) -> None:
         """Finish or take back what killed processes left. Idempotent."""

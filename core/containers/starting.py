@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from dataclasses import replace
 
 from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
-from ..linux.process import ProcessIdentity, identity
+from ..linux.process import ProcessIdentity, boot_id, identity
 from .attach import AttachedClient
 from .context import Context
 from .finishing import remove_ended
 from .launching import Launch, clean_up, launch, stop_monitor
 from .model import ContainerRecord, ContainerState
 from .monitor import MonitorPlan, create_monitored
+from .restarts import RestartFacts
 from .rootfs import namespace_with_root
 from .terminals import set_size_of_process
 
@@ -28,39 +30,52 @@ def start(
     """Start a created or exited container; returns it, with a client of its stdio if asked.
 
     The client is connected before the first byte is written, and a terminal has *size* (rows,
-    columns) by then. Starting a running container does
-    nothing, as in Docker.
+    columns) by then. Starting a running container does nothing, as in Docker. Restarts by its
+    policy are counted from here on.
 
     Raises:
         CommandFailed: if its process could not be started; the container stays, with the exit
             code and the error recorded.
-        FailedPrecondition: if it is being removed.
+        FailedPrecondition: if it is paused or being removed.
     """
     with context.locked(container_id, "is starting it"):
         record = _startable(context, container_id)
         if record.state.lives:
             return record, None
-        runtime = context.default_runtime
-        record = context.rows.update(
-            record,
-            starting=True,
-            run=secrets.token_hex(8),
-            monitor="conmon",
-            monitor_process=None,
-            process=None,
-            cgroup=context.cgroup(record).path,
-            runtime=runtime.path,
-            error="",
-        )
-        clients: list[AttachedClient] = []
-        try:
-            with launch(context, record, runtime) as ready:
-                return _start(context, record, ready, attach, size, clients), _only(clients)
-        except BaseException as error:
-            for client in clients:
-                client.close()
-            give_up(context, record, error)
-            raise
+        return start_locked(context, record, RestartFacts(), attach=attach, size=size)
+
+
+def start_locked(
+    context: Context,
+    record: ContainerRecord,
+    restarts: RestartFacts,
+    *,
+    attach: bool = False,
+    size: tuple[int, int] | None = None,
+) -> tuple[ContainerRecord, AttachedClient | None]:
+    """Start a container that does not run; the caller holds its lock. Raises as :func:`start`."""
+    runtime = context.default_runtime
+    record = context.rows.update(
+        record,
+        starting=True,
+        run=secrets.token_hex(8),
+        monitor="conmon",
+        monitor_process=None,
+        process=None,
+        cgroup=context.cgroup(record).path,
+        runtime=runtime.path,
+        error="",
+        restarts=replace(restarts, boot_id=boot_id(), stopped=False, kept_by=None),
+    )
+    clients: list[AttachedClient] = []
+    try:
+        with launch(context, record, runtime) as ready:
+            return _start(context, record, ready, attach, size, clients), _only(clients)
+    except BaseException as error:
+        for client in clients:
+            client.close()
+        give_up(context, record, error)
+        raise
 
 
 def _only(clients: list[AttachedClient]) -> AttachedClient | None:
@@ -75,6 +90,8 @@ def _startable(context: Context, container_id: str) -> ContainerRecord:
         raise FailedPrecondition(
             f"container {record.id} is marked for removal and cannot be started"
         )
+    if record.state is ContainerState.PAUSED:
+        raise FailedPrecondition("cannot start a paused container, try unpause instead")
     return record
 
 
@@ -143,13 +160,21 @@ def give_up(context: Context, record: ContainerRecord, error: BaseException) -> 
     code = error.exit_code if isinstance(error, CommandFailed) else 128
     record = context.rows.update(
         record,
+        state=_ended(record),
         starting=False,
         monitor="",
+        monitor_process=None,
         exit_code=code,
         error=error.brief if isinstance(error, StowageError) else str(error),
     )
     if record.spec.auto_remove:
         remove_ended(context, record)
+
+
+def _ended(record: ContainerRecord) -> ContainerState:
+    """A restart that fails is the end of it, as in Docker."""
+    restarting = record.state is ContainerState.RESTARTING
+    return ContainerState.EXITED if restarting else record.state
 
 
 def give_up_quietly(context: Context, record: ContainerRecord) -> None:
