@@ -193,36 +193,50 @@ class _Process:
             with effect("memory.size", size_bytes=RING_BYTES):
                 os.ftruncate(ring, RING_BYTES)
             self._ring = mmap.mmap(ring, RING_BYTES)
-            whole = memoryview(self._ring)
+            self._whole = whole = memoryview(self._ring)
             self.buffers = [
                 whole[at : at + BUFFER_BYTES] for at in range(0, RING_BYTES, BUFFER_BYTES)
             ]
-            theirs, self._credits = os.pipe()
-            archive, self.input = os.pipe()
-            try:
-                limit = -1 if drain_limit is None else drain_limit
-                arguments = [ring, theirs, int(wants_recipe), limit, *(file or ())]
-                command = [sys.executable, "-P", "-m", "stowage.layers.apart_reader"]
-                command += map(str, arguments)
-                with effect("process.run", path=sys.executable):
-                    self._process = subprocess.Popen(
-                        command,
-                        stdin=archive,
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                        pass_fds=(ring, theirs, *(file[:1] if file else ())),
-                    )
-            finally:
-                os.close(theirs)
-                os.close(archive)
+            self._start(ring, [int(wants_recipe), -1 if drain_limit is None else drain_limit], file)
         finally:
             os.close(ring)
-        with suppress(PermissionError):  # beyond a user's limit: it works with less
-            fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         assert self._process.stdout is not None
         self._messages = self._process.stdout
         self._poll = select.poll()
         self._poll.register(self._messages, select.POLLIN)
+
+    def _start(self, ring: int, wishes: list[int], file: _File | None) -> None:
+        """Start it, with the pipes on which it gets buffers back and, without *file*, the
+        archive (:attr:`input`)."""
+        theirs, self._credits = os.pipe()
+        archive, self.input = os.pipe()
+        with suppress(PermissionError):  # beyond a user's limit: it works with less
+            fcntl.fcntl(self.input, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        arguments = [ring, theirs, *wishes, *(file or ())]
+        try:
+            with effect("process.run", path=sys.executable):
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "stowage.layers.apart_reader",
+                        *map(str, arguments),
+                    ],
+                    stdin=archive,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(ring, theirs, *(file[:1] if file else ())),
+                )
+        except BaseException:
+            os.close(self._credits)
+            os.close(self.input)
+            raise
+        finally:
+            os.close(theirs)
+            os.close(archive)
+        if file is not None:
+            os.close(self.input)
 
     def has_message(self) -> bool:
         """Whether the first message has come."""
@@ -253,6 +267,10 @@ class _Process:
                 self._process.kill()
         self._process.wait()
         self._messages.close()
+        for view in (*self.buffers, self._whole):
+            view.release()
+        with suppress(BufferError):  # an error that is on its way still shows a piece of it
+            self._ring.close()
 
 
 class _Feeder:

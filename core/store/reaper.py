@@ -25,6 +25,8 @@ from .metastore import Metastore
 from .recipes import Recipes
 from .trash import Trash, TrashEntry
 
+_LEAD_SECONDS = 0.005
+"""Who removed something goes on first: deleting many files keeps the interpreter's lock busy."""
 _STOP_SECONDS = 5.0
 """A driver that takes longer over one entry is left alone; the thread is a daemon."""
 
@@ -96,6 +98,7 @@ class Reaper:
             thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
+        self._stopping.wait(_LEAD_SECONDS)
         while True:
             self._wanted.clear()
             try:

@@ -231,3 +231,12 @@ def test_the_process_ends_with_the_one_who_unpacks(shm_dir: Path) -> None:
     while process.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not process.exists()
+
+
+@pytest.mark.parametrize("opened", [_in_memory, _in_a_file])
+def test_no_descriptor_is_left_open(shm_dir: Path, opened: Opened) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+
+    _unpack(shm_dir, opened(archive([Entry(b"f", data=bytes(1 << 20))])))
+
+    assert set(os.listdir("/proc/self/fd")) == before
