@@ -52,11 +52,11 @@ from stowage import (
     effect,
     hookimpl,
 )
+from stowage.linux.attributes import copy_attributes, make_base
 from stowage.linux.files import remove_tree
 from stowage.linux.mount import attach
 from stowage.linux.statfs import filesystem_name
 
-from ._attributes import copy_attributes, make_base
 from ._overlay_links import complete_hard_links
 from ._overlay_mounts import MAX_LOWERS, Upper, depth_of, overlay_mount, too_much
 from ._overlay_options import OPTIONS, Settings

@@ -5,9 +5,9 @@
     storage/vfs/
       <id>/fs/      the snapshot's full tree; a view of a parent has none
 
-A child starts as a copy of its nearest parent (see :mod:`._copytree`); on file systems with
-reflinks the contents are shared until they are written to. What is shown is the tree itself,
-by a bind mount, read-only for views and committed snapshots.
+A child starts as a copy of its nearest parent (see :mod:`stowage.linux.copytree`); on file
+systems with reflinks the contents are shared until they are written to. What is shown is the
+tree itself, by a bind mount, read-only for views and committed snapshots.
 
 What the capabilities hang on:
 
@@ -46,11 +46,11 @@ from stowage import (
     effect,
     hookimpl,
 )
+from stowage.linux.attributes import make_base
+from stowage.linux.copytree import copy_tree
 from stowage.linux.mount import attach
 from stowage.linux.statfs import filesystem_name
 
-from ._attributes import make_base
-from ._copytree import copy_tree
 from ._scratch import can_clone, existing, keeps_acls, remove_stale_scratch, scratch
 from ._usage import tree_usage
 

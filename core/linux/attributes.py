@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from stowage import effectful
+from ..effects import effectful
 
 
 @effectful("attributes.copy")

@@ -2,7 +2,7 @@
 
 Kept are types, contents with their holes, hard links within the tree, owners, modes, all
 xattrs and ACLs, and times to the nanosecond. Contents are shared where the file system can,
-else copied in the kernel, else read and written (:class:`stowage.linux.files.Copier`).
+else copied in the kernel, else read and written (:class:`.files.Copier`).
 
 The work is a stack of directories, so no depth is too deep; two threads serve it, since most of
 the time is spent in system calls. Further names of a file are linked when all files are there.
@@ -17,34 +17,40 @@ import stat
 from pathlib import Path
 from threading import Condition, Thread
 
-from stowage import effect
-from stowage.linux.files import Copier
-from stowage.linux.paths import open_deep
-
-from ._attributes import copy_attributes, copy_attributes_at
+from ..effects import effect
+from .attributes import copy_attributes, copy_attributes_at
+from .files import Copier
+from .paths import open_deep
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path | int, target: Path | int) -> None:
     """Copy the directory *source* onto the empty directory *target*, its attributes included.
 
+    A directory is a path or a descriptor of it. Nobody else may change the source meanwhile.
     *target* must have no default ACL (``make_base`` sees to that).
 
     Raises:
         OSError: at the first thing that cannot be copied as it is; *target* is half made then.
     """
-    source_root = os.open(source, _DIRECTORY)
+    source_root = _open(source)
     try:
-        target_root = os.open(target, _DIRECTORY)
+        target_root = _open(target)
         try:
             _TreeCopy(source_root, target_root).run()
         finally:
             os.close(target_root)
     finally:
         os.close(source_root)
+
+
+def _open(directory: Path | int) -> int:
+    if isinstance(directory, int):
+        return os.open(".", _DIRECTORY, dir_fd=directory)
+    return os.open(directory, _DIRECTORY)
 
 
 class _TreeCopy:

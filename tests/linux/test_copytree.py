@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stowage.effects import observe
-from stowage_drivers.storage._attributes import make_base
-from stowage_drivers.storage._copytree import copy_tree
+from stowage.linux.attributes import make_base
+from stowage.linux.copytree import copy_tree
 from stowage_drivers.storage._usage import tree_usage
 
 pytestmark = pytest.mark.requires_root
