@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .images.service import Images
     from .layers.store import LayerStore
     from .net.networks import Networks
+    from .volumes.service import Volumes
 
 logger = logging.getLogger("stowage")
 
@@ -93,6 +94,7 @@ class Engine:
         self._layers: LayerStore | None = None
         self._images: Images | None = None
         self._networks: Networks | None = None
+        self._volumes: Volumes | None = None
         self._containers: Containers | None = None
         self._firewall: FirewallHandle | None = None
         self._storage: dict[str, StorageHandle] = {}
@@ -299,6 +301,16 @@ class Engine:
             return self._networks
 
     @property
+    def volumes(self) -> Volumes:
+        """The volumes; opening them finishes what a kill has left half done."""
+        from .volumes.service import Volumes
+
+        with self._lock:
+            if self._volumes is None:
+                self._volumes = Volumes(self.layout, self.metastore)
+            return self._volumes
+
+    @property
     def containers(self) -> Containers:
         """The containers; opening them settles those whose monitor or caller was killed."""
         from .containers.service import Containers
@@ -338,9 +350,10 @@ class Engine:
         """Wait until a container has ended; returns its exit code."""
         return self.containers.wait(container, timeout_seconds)
 
-    def remove(self, container: str, *, force: bool = False) -> None:
-        """Remove a container, with *force* a running one as well."""
-        self.containers.remove(container, force=force)
+    def remove(self, container: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, with *force* a running one as well, with *volumes* also the
+        anonymous volumes that nobody else uses."""
+        self.containers.remove(container, force=force, volumes=volumes)
 
     def run(
         self,

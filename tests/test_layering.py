@@ -126,7 +126,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "cli testing",
         "engine",
         "containers",
-        "images",
+        "images volumes",
         "layers net",
         "store",
         "explain registry select config config_checks config_file config_keys config_types",

@@ -92,9 +92,16 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
         "before": lambda other: record.created_ns < created_of(other),
         "since": lambda other: record.created_ns > created_of(other),
         "network": lambda network: (record.spec.network or "default") == network,
-        "volume": lambda path: any(path in (b.source, b.target) for b in record.spec.binds),
+        "volume": lambda wanted: _mounts(record, wanted),
         "driver": lambda driver: record.driver == driver,
     }
+
+
+def _mounts(record: ContainerRecord, wanted: str) -> bool:
+    """Whether a container mounts the volume or the host's path *wanted*, or something there."""
+    sources = [(bind.source, bind.target) for bind in record.spec.binds]
+    volumes = [(mount.name, mount.target) for mount in record.spec.volumes.mounts]
+    return any(wanted in pair for pair in (*sources, *volumes))
 
 
 def _require_state(text: str) -> None:

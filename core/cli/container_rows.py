@@ -42,7 +42,8 @@ def container_row(
     """Return the row of *record*; *image* is how its image is called now, *size* as shown."""
     spec = record.spec
     command = " ".join(spec.arguments)
-    mounts = [bind.source for bind in spec.binds]
+    volumes = spec.volumes.names
+    mounts = [*(bind.source for bind in spec.binds), *volumes]
     labels = spec.labels
 
     def label(name: str) -> str:
@@ -55,7 +56,7 @@ def container_row(
         "Image": image,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         "Label": label,
-        "LocalVolumes": "0",
+        "LocalVolumes": str(len(volumes)),
         "Mounts": ",".join(
             mount if full else human.ellipsis(mount, _MOUNT_LENGTH) for mount in mounts
         ),

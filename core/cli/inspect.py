@@ -32,6 +32,7 @@ def container(context: Context, reference: str) -> Document:
         engine.containers.files(record.id),
         engine.layers.metadata(record.snapshot, driver=record.driver),
         record.spec.network or "default",
+        engine.layout.volume_data,
     )
 
 

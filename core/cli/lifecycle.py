@@ -118,11 +118,11 @@ def _kill(context: Context, parsed: Parsed) -> int:
 
 def _remove(context: Context, parsed: Parsed) -> int:
     containers = context.engine.containers
-    force = parsed.on("force")
+    force, volumes = parsed.on("force"), parsed.on("volumes")
 
     def remove(name: str) -> str:
         try:
-            containers.remove(name, force=force)
+            containers.remove(name, force=force, volumes=volumes)
         except NotFound as error:
             if not force:
                 raise

@@ -1,12 +1,11 @@
-"""``-v``, ``--mount`` and ``--tmpfs``, and the mounts that they ask for."""
+"""``-v``, ``--mount``, ``--tmpfs`` and ``--volumes-from``, and the mounts that they ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ..containers.mounts import Tmpfs, mounts_of, parse_mount
-from ..containers.volumes import Bind
+from ..containers.mounts import AskedMounts, mounts_of, parse_mount
 from ..errors import InvalidArgument
 from .flags import Flag, Parsed, many
 
@@ -26,7 +25,7 @@ def in_flag(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 FLAGS: Sequence[Flag] = (
-    many("volume", "Bind mount a directory or file of the host", "v"),
+    many("volume", "Bind mount a volume", "v"),
     many(
         "mount",
         "Attach a filesystem mount to the container",
@@ -34,13 +33,19 @@ FLAGS: Sequence[Flag] = (
         parse=in_flag(parse_mount),
     ),
     many("tmpfs", "Mount a tmpfs directory"),
+    many("volumes-from", "Mount volumes from the specified container(s)"),
 )
 
 
-def requested_mounts(parsed: Parsed) -> tuple[tuple[Bind, ...], tuple[Tmpfs, ...]]:
-    """Return the binds and the file systems in memory that the flags ask for.
+def requested_mounts(parsed: Parsed) -> AskedMounts:
+    """Return the mounts that the flags ask for.
 
     Raises:
         InvalidArgument: in Docker's words.
     """
-    return mounts_of(parsed.texts("volume"), parsed.typed("mount", tuple), parsed.texts("tmpfs"))
+    return mounts_of(
+        parsed.texts("volume"),
+        parsed.typed("mount", tuple),
+        parsed.texts("tmpfs"),
+        parsed.texts("volumes-from"),
+    )

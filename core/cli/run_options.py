@@ -95,7 +95,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
     rootfs = parsed.text("rootfs")
     arguments = parsed.arguments
     image, command = ("", arguments) if rootfs is not None else (arguments[0], arguments[1:])
-    binds, tmpfs = requested_mounts(parsed)
+    mounts = requested_mounts(parsed)
     return ContainerSpec(
         image=image,
         command=command,
@@ -109,8 +109,9 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         tty=parsed.on("tty"),
         open_stdin=parsed.on("interactive"),
         stdin_once=parsed.on("interactive") and attached,
-        binds=binds,
-        tmpfs=tmpfs,
+        binds=mounts.binds,
+        tmpfs=mounts.tmpfs,
+        volumes=mounts.volumes,
         network=parsed.text("network") or parsed.text("net"),
         labels=read_labels(parsed.texts("label"), parsed.texts("label-file")),
         auto_remove=parsed.on("rm"),

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Asked(TypedDict, total=False):
     """Keyword arguments of :meth:`Engine.run` and :meth:`Engine.create`; all may be left out.
 
-    *volumes* are ``host:container[:ro]``, *mounts* what ``--mount`` takes, *tmpfs* are
-    ``path[:options]``. *network* is a name, ``"host"`` or ``"none"``. *user* is
+    *volumes* are ``host:container[:ro]``, ``name:container[:ro]`` or ``container``, *mounts* what
+    ``--mount`` takes, *tmpfs* are ``path[:options]``, *volumes_from* ``other[:ro]``.
+    *network* is a name, ``"host"`` or ``"none"``. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
     of an image (pass ``""`` for that).
     """
@@ -31,6 +32,7 @@ class Asked(TypedDict, total=False):
     volumes: Sequence[str]
     mounts: Sequence[str]
     tmpfs: Sequence[str]
+    volumes_from: Sequence[str]
     network: str | None
     labels: Mapping[str, str]
     storage_driver: str | None
@@ -48,8 +50,11 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
     from .mounts import mounts_of, parse_mount
 
     entrypoint, rootfs = asked.get("entrypoint"), asked.get("rootfs")
-    binds, tmpfs = mounts_of(
-        asked.get("volumes", ()), map(parse_mount, asked.get("mounts", ())), asked.get("tmpfs", ())
+    mounts = mounts_of(
+        asked.get("volumes", ()),
+        map(parse_mount, asked.get("mounts", ())),
+        asked.get("tmpfs", ()),
+        asked.get("volumes_from", ()),
     )
     return ContainerSpec(
         image=image,
@@ -60,8 +65,9 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         working_dir=asked.get("working_dir", ""),
         user=asked.get("user", ""),
         hostname=asked.get("hostname", ""),
-        binds=binds,
-        tmpfs=tmpfs,
+        binds=mounts.binds,
+        tmpfs=mounts.tmpfs,
+        volumes=mounts.volumes,
         network=asked.get("network"),
         labels=dict(asked.get("labels", {})),
         storage_driver=asked.get("storage_driver"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..net.networks import Networks
     from ..store.layout import RootLayout
     from ..store.metastore import Metastore
+    from ..volumes.service import Volumes
 
 #: How long a command waits for another that is changing the same container.
 LOCK_WAIT_SECONDS = 60.0
@@ -45,6 +46,8 @@ class Root(Protocol):
     def images(self) -> Images: ...
     @property
     def networks(self) -> Networks: ...
+    @property
+    def volumes(self) -> Volumes: ...
     def storage(self, name: str | None = None) -> StorageHandle: ...
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidArgument, NotFound
-from . import hostroot
+from . import hostroot, volume_use
 from .context import Context
 from .devices import device_nodes
 from .init_process import find_init
@@ -57,6 +57,7 @@ def create(
     resources = with_defaults(spec.resources, config.default_ulimits, config.default_shm_size)
     spec = replace(spec, resources=verified(resources))
     check_own_limits(spec.resources)
+    spec = volume_use.settled(context, spec, image)
     spec, network = _network(context, spec)
     spec = _namespaces(context, spec)
     host_network = network is not None and context.root.networks.sandbox_mode(network) == "host"
@@ -72,9 +73,11 @@ def create(
         record = replace(record, runtime=replace(record.runtime, cgroup=cgroup))
     with context.locked(container_id, "is making it"):
         try:
-            record = context.rows.insert(record, name=spec.name)
+            also = volume_use.claims(context, record)
+            record = context.rows.insert(record, name=spec.name, also=also)
             context.files(container_id).make_kept()
             _prepare_snapshot(context, record, image)
+            volume_use.prepare(context, record, image)
         except BaseException:
             discard(context, record)
             raise
@@ -163,7 +166,8 @@ def discard(context: Context, record: ContainerRecord) -> None:
     """Take back a container that was being made; the caller holds its lock. Idempotent."""
     remove_snapshot(context, record)
     context.files(record.id).remove()
-    context.rows.delete(record)
+    if condemned := context.rows.delete(record):
+        context.root.volumes.clear(condemned)
 
 
 def remove_snapshot(context: Context, record: ContainerRecord) -> None:

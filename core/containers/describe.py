@@ -7,7 +7,7 @@ Docker gives when it is not asked for.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..images.times import format_time
@@ -55,11 +55,13 @@ def inspect_document(
     files: Mapping[str, str],
     driver_metadata: Mapping[str, str],
     network: str,
+    volume_path: Callable[[str], Path],
 ) -> dict[str, object]:
     """Return what ``docker inspect`` shows of a container.
 
     *files* are the paths of its name files and its log, *driver_metadata* what the storage
-    driver says of its snapshot, *network* the name of the network it is on.
+    driver says of its snapshot, *network* the name of the network it is on, *volume_path* says
+    where a volume lies.
 
     The merged root and the network namespace of a running container have no names in the host;
     they are shown by the way through its first process.
@@ -89,7 +91,7 @@ def inspect_document(
             "Data": {**driver_metadata, **_by_process(record, "MergedDir", "root")} or None,
             "Name": record.driver,
         },
-        "Mounts": mount_points(record.spec),
+        "Mounts": mount_points(record.spec, volume_path),
         "Config": _config(record),
         "NetworkSettings": _network_settings(record, network),
     }
@@ -165,7 +167,7 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "Env": list(spec.env),
         "Cmd": list(spec.command) or None,
         "Image": record.image_name,
-        "Volumes": None,
+        "Volumes": {path: {} for path in spec.volumes.declared} or None,
         "WorkingDir": spec.working_dir,
         "Entrypoint": list(spec.entrypoint) if spec.entrypoint else None,
         "OnBuild": None,

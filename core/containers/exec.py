@@ -27,6 +27,7 @@ from .pump import terminal_size
 from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
 from .streams import Collected, Streams
+from .volume_use import seen_mounts
 from .workdir import resolve_workdir
 
 #: What ``run`` gives for a failure that is not the command's, and what ``exec`` does.
@@ -123,9 +124,9 @@ def _process(
     try:
         account = resolve_user(root, spec.user or record.spec.user)
         account = with_groups(root, account, record.spec.security.group_add)
-        workdir = resolve_workdir(
-            root, spec.working_dir or record.spec.working_dir or "/", record.spec.mounted
-        )
+        mounts = seen_mounts(context, record.spec)
+        asked = spec.working_dir or record.spec.working_dir or "/"
+        workdir = resolve_workdir(root, asked, mounts)
     finally:
         os.close(root)
     env = process_env(

@@ -6,6 +6,7 @@ conmon's exit command comes here, and so does recovery when that command was kil
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux.controllers import oom_kills
@@ -100,13 +101,18 @@ def remove_ended(context: Context, record: ContainerRecord) -> None:
     Raises:
         Busy: if somebody still uses its snapshot; it stays in the state *removing*.
     """
-    record = context.rows.update(record, state=ContainerState.REMOVING)
+    gone_with_it = record.spec.auto_remove or record.runtime.remove_volumes
+    record = context.rows.update(record, state=ContainerState.REMOVING, remove_volumes=gone_with_it)
     remove_snapshot(context, record)
     discard(context, record)
 
 
-def remove(context: Context, container_id: str, *, force: bool = False) -> None:
+def remove(
+    context: Context, container_id: str, *, force: bool = False, volumes: bool = False
+) -> None:
     """Remove a container; with *force* it is killed first, and goes later if it is in use now.
+
+    With *volumes*, its anonymous volumes that no other container uses go with it.
 
     Raises:
         FailedPrecondition: in Docker's words, if it runs and *force* is not given.
@@ -130,7 +136,8 @@ def remove(context: Context, container_id: str, *, force: bool = False) -> None:
             )  # fmt: skip
         clean_up(context, record)
         try:
-            remove_ended(context, record)
+            asked = replace(record.runtime, remove_volumes=volumes)
+            remove_ended(context, replace(record, runtime=asked))
         except Busy:
             if not force:
                 context.rows.update(record)  # as it was: a refusal condemns nothing

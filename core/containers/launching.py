@@ -20,7 +20,7 @@ from ..effects import effect
 from ..errors import Busy, FailedPrecondition, InvalidArgument
 from ..linux.cgroups import Cgroup, hierarchies
 from ..linux.process import describe
-from . import hostroot
+from . import hostroot, volume_use
 from .accounts import resolve_user, with_groups
 from .bundle import ContainerFiles
 from .context import Context
@@ -73,6 +73,7 @@ def launch(context: Context, record: ContainerRecord, runtime: Runtime) -> Itera
         attachment = stack.enter_context(_attached(context, record))
         joined = join(context, record, stack)
         _make_bind_sources(record.spec.binds)
+        volume_use.require_directories(context, record.spec)
         files.make_kept()
         files.make_bundle()
         shared = share(context, record, stack)
@@ -131,7 +132,7 @@ def _plan(
     """Return what the mount namespace holds, and the binds as the runtime sees them in it."""
     binds: list[Bind] = []
     shared: list[tuple[int, Path]] = []
-    for bind in record.spec.binds:
+    for bind in volume_use.all_binds(context, record.spec):
         if not bind.shared:
             binds.append(bind)
             continue
@@ -183,7 +184,8 @@ def _config(
         namespace = f"/proc/{os.getpid()}/fd/{joined.sandbox.descriptor}"
     account = with_groups(root, resolve_user(root, spec.user), spec.security.group_add)
     try:
-        workdir = resolve_workdir(root, spec.working_dir or "/", spec.mounted, create=True)
+        mounts = volume_use.seen_mounts(context, spec)
+        workdir = resolve_workdir(root, spec.working_dir or "/", mounts, create=True)
     except OSError as error:
         raise InvalidArgument(
             f"the working directory {spec.working_dir!r} cannot be made", details=str(error)

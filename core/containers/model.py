@@ -23,6 +23,7 @@ from .networking import Networking
 from .resources import Resources
 from .restarts import RestartFacts, RestartPolicy
 from .security import Security
+from .volume_specs import VolumeWishes
 from .volumes import Bind, Mounted
 
 #: Docker's default, in seconds.
@@ -72,6 +73,7 @@ class ContainerSpec:
     """Close the container's stdin when the first client that attached to it is gone."""
     binds: tuple[Bind, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
+    volumes: VolumeWishes = field(default_factory=VolumeWishes)
     network: str | None = None
     networking: Networking = field(default_factory=Networking)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +101,7 @@ class ContainerSpec:
     @property
     def mounted(self) -> tuple[Mounted, ...]:
         """All that is mounted because it was asked for."""
-        return (*self.binds, *self.tmpfs)
+        return (*self.binds, *self.volumes.mounts, *self.tmpfs)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -111,6 +113,7 @@ class ContainerSpec:
         plain["security"] = self.security.to_json()
         plain["namespaces"] = self.namespaces.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
+        plain["volumes"] = self.volumes.to_json()
         return plain
 
     @classmethod
@@ -130,6 +133,7 @@ class ContainerSpec:
         known["security"] = Security.from_json(known.get("security", {}))
         known["namespaces"] = Namespaces.from_json(known.get("namespaces", {}))
         known["restart"] = RestartPolicy(**known.get("restart", {}))
+        known["volumes"] = VolumeWishes.from_json(known.get("volumes", {}))
         return cls(**known)
 
 
@@ -201,6 +205,8 @@ class RuntimeFacts:
     network_id: str = ""
     run: str = ""
     """Names this run under conmon: an exit command is of one run only."""
+    remove_volumes: bool = False
+    """Its anonymous volumes go with it."""
     starting: bool = False
     """A start is under way, or was when its process was killed."""
     restarts: RestartFacts = field(default_factory=RestartFacts)

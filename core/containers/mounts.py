@@ -1,8 +1,8 @@
 """``--mount KEY=VALUE,…`` and ``--tmpfs PATH[:OPTIONS]``, parsed with Docker's refusals.
 
 :func:`parse_mount` reads one ``--mount`` into a :class:`MountRequest`, whatever its type; what a
-container then has of it is a :class:`~.volumes.Bind` (:func:`bind_of`) or a :class:`Tmpfs`
-(:func:`tmpfs_of`).
+container then has of it is a :class:`~.volumes.Bind` (:func:`bind_of`), a :class:`Tmpfs`
+(:func:`tmpfs_of`) or a :class:`~.volume_specs.VolumeMount`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import InvalidArgument, NotSupported
+from ..errors import InvalidArgument
 from .units import parse_memory
+from .volume_specs import (
+    VolumeMount,
+    VolumeWishes,
+    is_host_path,
+    parse_volume,
+    volume_of,
+    wishes_of,
+)
 from .volumes import PROPAGATIONS, Bind, check_targets, parse_bind
 
 #: What a tmpfs has unless its options say otherwise.
@@ -245,16 +253,37 @@ def tmpfs_of(request: MountRequest) -> Tmpfs:
     return Tmpfs(target, ",".join(options), by_mount=True)
 
 
+@dataclass(frozen=True, slots=True)
+class AskedMounts:
+    """All that a container asks to have mounted."""
+
+    binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    volumes: VolumeWishes = field(default_factory=VolumeWishes)
+
+
 def mounts_of(
-    volumes: Iterable[str], mounts: Iterable[MountRequest], tmpfs: Iterable[str]
-) -> tuple[tuple[Bind, ...], tuple[Tmpfs, ...]]:
-    """Return what ``-v``, ``--mount`` and ``--tmpfs`` ask for together.
+    volumes: Iterable[str],
+    mounts: Iterable[MountRequest],
+    tmpfs: Iterable[str],
+    volumes_from: Iterable[str] = (),
+) -> AskedMounts:
+    """Return what ``-v``, ``--mount``, ``--tmpfs`` and ``--volumes-from`` ask for together.
 
     Raises:
         InvalidArgument: in Docker's words.
-        NotSupported: if a volume is asked for.
+        NotSupported: if a volume driver other than ``local`` is asked for.
     """
-    binds = [parse_bind(text) for text in volumes]
+    binds: list[Bind] = []
+    named: list[VolumeMount] = []
+    declared: list[str] = []
+    for text in volumes:
+        if is_host_path(text):
+            binds.append(parse_bind(text))
+        elif isinstance(volume := parse_volume(text), str):
+            declared.append(volume)
+        else:
+            named.append(volume)
     in_memory = [parse_tmpfs(text) for text in tmpfs]
     for request in mounts:
         if request.type == "bind":
@@ -262,17 +291,15 @@ def mounts_of(
         elif request.type == "tmpfs":
             in_memory.append(tmpfs_of(request))
         elif request.type == "volume":
-            raise NotSupported(
-                "--mount type=volume asks for a volume, which this version does not have",
-                resolution="give a host directory: --mount type=bind,source=/dir,target=/dir",
-            )
+            target = _target(request.target, 'invalid mount config for type "volume": ')
+            named.append(volume_of(request, target))
         else:
             raise InvalidArgument(
                 f'invalid mount config for type "{request.type}": mount type unknown',
                 resolution="give type=bind, type=volume or type=tmpfs",
             )
-    check_targets([*binds, *in_memory])
-    return tuple(binds), tuple(in_memory)
+    check_targets([*binds, *named, *in_memory])
+    return AskedMounts(tuple(binds), tuple(in_memory), wishes_of(named, declared, volumes_from))
 
 
 def _target(target: str, with_words: str = "") -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..effects import effect
 from ..linux.cgroups import Cgroup
 from ..linux.process import boot_id
+from ..volumes import rows as volume_rows
 from .context import Context
 from .creating import discard
 from .finishing import record_exit, remove_ended
@@ -48,6 +49,8 @@ def recover(context: Context) -> None:
             _guarded(container_id, partial(_quiet, context, container_id))
     for container_id in held_still(context):
         _guarded(container_id, partial(thaw_if_forgotten, context, container_id))
+    if volume_rows.unfinished(context.root.metastore.read()):
+        context.root.volumes.recover()
     for endpoint in context.root.networks.orphaned_endpoints():
         context.root.networks.disconnect(endpoint)
 

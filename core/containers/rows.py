@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InvalidArgument, NotFound
 from ..linux.process import ProcessIdentity
 from ..store.metastore import Metastore, record_event
+from ..volumes import rows as volume_rows
 from .model import ContainerRecord, ContainerSpec, ContainerState, RuntimeFacts
 from .names import check_name, is_id, name_in_use, random_name
 
@@ -109,8 +110,16 @@ class ContainerRows:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def insert(self, record: ContainerRecord, *, name: str | None) -> ContainerRecord:
+    def insert(
+        self,
+        record: ContainerRecord,
+        *,
+        name: str | None,
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> ContainerRecord:
         """Record a new container under *name*, or under a random free one.
+
+        *also* is done in the same transaction, once the row is there.
 
         Raises:
             InvalidArgument: if the name cannot be one.
@@ -135,6 +144,8 @@ class ContainerRows:
                     json.dumps(named.runtime.to_json()), named.created_ns,
                 ),
             )  # fmt: skip
+            if also is not None:
+                also(tx)
             return named
 
         return self._metastore.transact(write)
@@ -161,6 +172,8 @@ class ContainerRows:
                 "UPDATE containers SET state = ?, runtime = ? WHERE id = ?",
                 (changed.state.value, json.dumps(changed.runtime.to_json()), changed.id),
             )
+            if facts.get("prepared") and changed.spec.volumes.mounts:
+                volume_rows.settle(tx, changed.id)
             for action in events:
                 self.event(tx, changed, action)
             if also is not None:
@@ -186,14 +199,22 @@ class ContainerRows:
 
         self._metastore.transact(write)
 
-    def delete(self, record: ContainerRecord) -> None:
-        """Forget a container, of which nothing else is left."""
+    def delete(self, record: ContainerRecord) -> Sequence[str]:
+        """Forget a container, of which nothing else is left but volumes.
 
-        def write(tx: sqlite3.Connection) -> None:
+        Returns the names of those that are condemned with it: anonymous ones, if they are to go,
+        and ones that were made for it when it never became whole.
+        """
+        wishes = record.spec.volumes
+        anonymous = wishes.anonymous if record.runtime.remove_volumes else ()
+
+        def write(tx: sqlite3.Connection) -> Sequence[str]:
             if tx.execute("DELETE FROM containers WHERE id = ?", (record.id,)).rowcount:
                 self.event(tx, record, "destroy")
+                return volume_rows.release(tx, wishes.names, anonymous)
+            return ()
 
-        self._metastore.transact(write)
+        return self._metastore.transact(write)
 
     def rename(self, record: ContainerRecord, name: str) -> None:
         """Give a container another name; raises as :meth:`insert`."""

@@ -245,11 +245,12 @@ class Containers:
 
         kill(self._context, self.get(reference), signal)
 
-    def remove(self, reference: str, *, force: bool = False) -> None:
-        """Remove a container, with *force* a running one as well."""
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, with *force* a running one as well, with *volumes* also the
+        anonymous volumes that nobody else uses."""
         from .finishing import remove
 
-        remove(self._context, self.get(reference).id, force=force)
+        remove(self._context, self.get(reference).id, force=force, volumes=volumes)
 
     def rename(self, reference: str, name: str) -> None:
         """Give a container another name."""

@@ -1,19 +1,17 @@
-"""Bind mounts of a container: ``-v HOST:CONTAINER[:OPTIONS]``, parsed with Docker's refusals."""
+"""Directories of the host in a container: ``-v HOST:CONTAINER[:OPTIONS]``, in Docker's words."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from ..errors import InvalidArgument, NotSupported
+from ..errors import InvalidArgument
 
 PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated"})
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +26,8 @@ class Bind:
     """With what is mounted below the source."""
     by_mount: bool = False
     """Asked for by ``--mount``, not by ``-v``: its source must exist."""
+    inherited: bool = False
+    """Another container's, by ``--volumes-from``."""
 
     @property
     def shared(self) -> bool:
@@ -56,52 +56,49 @@ class Bind:
 
 
 def parse_bind(text: str) -> Bind:
-    """Parse ``HOST:CONTAINER[:ro|rw|PROPAGATION,…]``.
+    """Parse ``HOST:CONTAINER[:ro|rw|PROPAGATION,…]``, HOST being an absolute path.
 
     Raises:
         InvalidArgument: in Docker's words.
-        NotSupported: if it asks for a volume (no host path).
+    """
+    source, target, words = split_volume(text)
+    read_only, propagation = _parse_mode(words, text)
+    return Bind(os.path.normpath(source), target_of(target, text, "bind"), read_only, propagation)
+
+
+def split_volume(text: str) -> tuple[str, str, str]:
+    """Return source, target and options of a ``-v``; only the target is there if it is alone.
+
+    Raises:
+        InvalidArgument: in Docker's words.
     """
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        raise NotSupported(
-            f"{text!r} asks for an anonymous volume, which this version does not have",
-            resolution="give a host directory: -v /host/dir:/container/dir",
-        )
-    source, target = parts[0], parts[1]
-    if not source.startswith("/"):
-        raise _not_a_directory(source)
+        return "", text, ""
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def target_of(target: str, text: str, kind: str) -> str:
+    """Return a mount point in its shortest form; *text* and *kind* are for messages.
+
+    Raises:
+        InvalidArgument: in Docker's words, if it is relative or the root.
+    """
+    of_what = f"invalid volume specification: '{text}': "
     if not target.startswith("/"):
         raise InvalidArgument(
-            f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
+            f'{of_what}invalid mount config for type "{kind}": '
             f"invalid mount path: '{target}' mount path must be absolute"
         )
     target = posixpath.normpath(target).replace("//", "/")
     if target == "/":
-        raise InvalidArgument(
-            f"invalid volume specification: '{text}': "
-            "invalid specification: destination can't be '/'"
-        )
-    read_only, propagation = _parse_mode(parts[2] if len(parts) == 3 else "")
-    return Bind(os.path.normpath(source), target, read_only, propagation)
+        raise InvalidArgument(f"{of_what}invalid specification: destination can't be '/'")
+    return target
 
 
-def _not_a_directory(source: str) -> InvalidArgument | NotSupported:
-    if _VOLUME_NAME.fullmatch(source) and len(source) > 1:
-        return NotSupported(
-            f"{source!r} names a volume, and this version has no named volumes",
-            resolution="give a host directory: -v /host/dir:/container/dir",
-        )
-    return InvalidArgument(
-        f'create {source}: "{source}" includes invalid characters for a local volume name, '
-        'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host '
-        "directory, use absolute path"
-    )
-
-
-def _parse_mode(text: str) -> tuple[bool, str]:
+def _parse_mode(text: str, whole: str) -> tuple[bool, str]:
     access: set[str] = set()
     propagations: set[str] = set()
     for word in filter(None, text.split(",")):
@@ -109,6 +106,11 @@ def _parse_mode(text: str) -> tuple[bool, str]:
             access.add(word)
         elif word in PROPAGATIONS:
             propagations.add(word)
+        elif word == "nocopy":
+            raise InvalidArgument(
+                f"invalid volume specification: '{whole}': invalid mount config for type "
+                '"bind": field VolumeOptions must not be specified'
+            )
         elif word not in _IGNORED:
             raise InvalidArgument(f"invalid mode: {text}")
     if len(access) > 1 or len(propagations) > 1:

@@ -10,7 +10,7 @@
       recipes/<hex>           recipe of the layer with the diffID sha256:<hex>
       trash/<driver>-<id>     removed, waiting for the reaper
       containers/<cid>/       what a container keeps
-      volumes/
+      volumes/<name>/_data    what a volume holds
     exec_root/                may be lost at any time
       <root-id>/              mnt/ (mount points), containers/<cid>/
 """
@@ -62,6 +62,14 @@ class RootLayout:
     @property
     def volumes(self) -> Path:
         return self.data_root / "volumes"
+
+    def volume(self, name: str) -> Path:
+        """Return the directory of a volume; its content is :meth:`volume_data`."""
+        return self.volumes / name
+
+    def volume_data(self, name: str) -> Path:
+        """Return the directory that containers see of a volume."""
+        return self.volumes / name / "_data"
 
     def driver_root(self, driver: str) -> Path:
         """Return what the driver's instance is given as its root."""

@@ -137,7 +137,25 @@ CREATE TRIGGER addresses_freed AFTER DELETE ON addresses BEGIN
 END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FOUNDATION, _ADDRESSES)
+_VOLUMES = """
+CREATE TABLE volumes (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,                    -- preparing, made, ready, removing
+    filling TEXT,                           -- copying, moving: what an image has at its place
+    labels TEXT NOT NULL DEFAULT '{}',
+    created_ns INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volumes_unfinished ON volumes(name) WHERE state != 'ready' OR filling IS NOT NULL;
+
+CREATE TABLE volume_users (
+    volume TEXT NOT NULL REFERENCES volumes(name),
+    container_id TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,
+    PRIMARY KEY (volume, container_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX volume_users_by_container ON volume_users(container_id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FOUNDATION, _ADDRESSES, _VOLUMES)
 """Each brings a file from the version of its index to the next; published ones never change."""
 
 VERSION = len(MIGRATIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_inspect_has_dockers_fields() -> None:
     """The same names in the same order, with this container's values."""
     files = {name: f"/d/{name}" for name in ("hosts", "hostname", "resolv.conf", "log")}
 
-    document = inspect_document(RECORD, files, {}, "none")
+    document = inspect_document(RECORD, files, {}, "none", Path)
 
     assert list(document) == [
         "Id", "Created", "Path", "Args", "State", "Image", "ResolvConfPath", "HostnamePath",

@@ -139,7 +139,7 @@ def test_inspect_shows_mounts_as_they_were_asked_for() -> None:
         ],
         "Tmpfs": {"/t": "size=1m"},
     }  # fmt: skip
-    assert [(point["Type"], point["Destination"]) for point in mount_points(spec)] == [
+    assert [(point["Type"], point["Destination"]) for point in mount_points(spec, Path)] == [
         ("bind", "/b"), ("bind", "/d"), ("tmpfs", "/m"),
     ]  # fmt: skip
 

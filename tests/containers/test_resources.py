@@ -300,7 +300,7 @@ def test_limits_reach_the_kernel(by_runtime: Boxes) -> None:
         record, "mount"
     )
     host = inspect_document(record, dict.fromkeys(("resolv.conf", "hostname", "hosts", "log"), ""),
-                            {}, "none")["HostConfig"]  # fmt: skip
+                            {}, "none", Path)["HostConfig"]  # fmt: skip
     assert isinstance(host, dict)
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (
         64 << 20,
