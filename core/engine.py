@@ -163,9 +163,17 @@ class Engine:
             canonical = self.registry.canonical_name("storage", name)
             if canonical not in self._storage:
                 self._storage[canonical] = self.registry.storage(
-                    canonical, self.layout.driver_root(canonical), self.config.storage_opts
+                    canonical, self.layout.driver_root(canonical), self._storage_options(canonical)
                 )
             return self._storage[canonical]
+
+    def _storage_options(self, canonical: str) -> list[str]:
+        """Return the ``storage-opts`` that concern a driver: those without a driver's prefix are
+        for the default one, as long as it is known."""
+        default = self.config.storage_driver or self.metastore.setting(_DEFAULT_DRIVER)
+        if default is None or default in self.registry.storage_names(canonical):
+            return list(self.config.storage_opts)
+        return [option for option in self.config.storage_opts if "." in option.partition("=")[0]]
 
     def storage_probe(self, name: str) -> StorageProbe:
         """Return what a storage driver's probe says for this root."""

@@ -64,17 +64,18 @@ class Registry:
         """
         driver_class, owner = self.driver_class("storage", name)
         canonical = str(cast(Any, driver_class).name)
-        given = own_options(options, *self._names_and_others(canonical))
+        names = self.storage_names(canonical)
+        others = {plugin.name for plugin in self.plugins("storage")} - names
+        given = own_options(options, names, others)
         parsed = parse_options(canonical, self.declared_options("storage", name), given)
         driver = self._construct("storage", name, owner, root, parsed, logger)
         return StorageHandle(driver, owner, self._observers)
 
-    def _names_and_others(self, canonical: str) -> tuple[set[str], set[str]]:
-        """Return a storage driver's own names, aliases among them, and those of all others."""
+    def storage_names(self, canonical: str) -> set[str]:
+        """Return a storage driver's own name and its aliases."""
         plugins = self.plugins("storage")
         values = {plugin.value for plugin in plugins if plugin.name == canonical}
-        names = {plugin.name for plugin in plugins if plugin.value in values} | {canonical}
-        return names, {plugin.name for plugin in plugins} - names
+        return {plugin.name for plugin in plugins if plugin.value in values} | {canonical}
 
     def network(
         self,

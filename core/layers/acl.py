@@ -10,6 +10,8 @@ from struct import Struct
 
 from ..errors import InvalidArchive
 
+ACCESS_ACL = b"system.posix_acl_access"
+
 _VERSION = (2).to_bytes(4, "little")
 _ENTRY = Struct("<HHI")  # tag, permissions, id
 _NO_ID = 0xFFFFFFFF
@@ -40,6 +42,14 @@ def acl_from_text(text: bytes) -> bytes:
         if entry:
             entries.append(_parse(entry))
     return _VERSION + b"".join(_ENTRY.pack(*entry) for entry in sorted(entries))
+
+
+def named_entries(value: bytes) -> bytes:
+    """Return what chmod(2) leaves alone of an access ACL in its binary form: the entries of named
+    users and groups."""
+    rest = value[len(_VERSION) :]
+    entries = _ENTRY.iter_unpack(rest[: len(rest) - len(rest) % _ENTRY.size])
+    return b"".join(_ENTRY.pack(*entry) for entry in entries if entry[0] in (_USER, _GROUP))
 
 
 def _parse(entry: bytes) -> tuple[int, int, int]:

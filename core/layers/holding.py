@@ -1,7 +1,7 @@
 """Holding a layer's tree against what its archive describes: all but the contents of files.
 
-What this reports is damage, so whatever may differ in a healthy root is left out: access ACLs
-(chmod(2) rewrites them), labels that the host gives, marks of file systems, times that a file
+What this reports is damage, so whatever may differ in a healthy root is left out: what chmod(2)
+rewrites in access ACLs, labels that the host gives, marks of file systems, times that a file
 system cannot store, sockets (no archive has them).
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from ..linux.paths import open_beneath
 from ..model import Change, ChangeKind
+from .acl import ACCESS_ACL, named_entries
 from .changes import attributes_differ
 from .described import Description
 from .tarreader import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Member
@@ -27,6 +28,7 @@ from .tree import (
     proc_path,
     read_range,
     read_xattrs,
+    shown,
     split,
 )
 
@@ -55,11 +57,15 @@ def differences(
     """
     if description.ambiguous:
         return
+    linked: dict[int, tuple[bytes, int]] = {}
     for place, entry in description.entries.items():
         status = lstat_beneath(root, place)
         if status is None:
             yield place, "is gone"
         elif entry is not None:
+            first, inode = linked.setdefault(id(entry), (place, status.st_ino))
+            if inode != status.st_ino:
+                yield place, f"is no longer a hard link to {shown(first)}"
             yield from ((place, what) for what in _attributes(entry, root, place, status))
     yield from _unexplained(description, root, parent, changes)
     if parent is not None:
@@ -104,11 +110,15 @@ def _unopened(entry: Member, root: int, place: bytes) -> Iterator[str]:
 
 
 def _comparable(xattrs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    return {
-        name: value
-        for name, value in xattrs
-        if name.startswith(_COMPARED) and not name.startswith(_MARKS)
-    }
+    found = {}
+    for name, value in xattrs:
+        if name == ACCESS_ACL:
+            value = named_entries(value)
+        elif not name.startswith(_COMPARED) or name.startswith(_MARKS):
+            continue
+        if value or name != ACCESS_ACL:
+            found[name] = value
+    return found
 
 
 def _same_time(now_ns: int, stored_ns: int) -> bool:

@@ -10,12 +10,14 @@ from threading import Barrier, Thread
 
 import pytest
 
+from stowage.config import Config
 from stowage.containers.model import ContainerSpec
 from stowage.engine import Engine
 from stowage.errors import (
     CommandFailed,
     FailedPrecondition,
     InvalidArgument,
+    InvalidConfig,
     NotFound,
     NotSupported,
 )
@@ -194,6 +196,23 @@ def test_a_container_can_be_started_looked_into_and_stopped_from_python(engine: 
     assert engine.wait("web") == 137
     engine.remove("web")
     assert engine.containers.list() == []
+
+
+def test_options_without_a_prefix_are_for_the_default_driver_alone(tmp_path: Path) -> None:
+    chosen = {"storage-driver": "overlay2", "storage-opts": ["index=off", "vfs.nonsense=1"]}
+    with Engine(config=Config.for_root(tmp_path, chosen)) as engine:
+        assert engine.storage().capabilities
+        with pytest.raises(InvalidConfig, match="nonsense"):
+            engine.storage("vfs")
+    chosen = {"storage-driver": "overlay2", "storage-opts": ["index=off"]}
+    with Engine(config=Config.for_root(tmp_path / "other", chosen)) as engine:
+        assert engine.storage("vfs").name == "vfs"
+    chosen = {"storage-driver": "vfs", "storage-opts": ["index=off"]}
+    with (
+        Engine(config=Config.for_root(tmp_path / "third", chosen)) as engine,
+        pytest.raises(InvalidConfig, match="index"),
+    ):
+        engine.storage()
 
 
 def test_deciding_on_a_driver_records_nothing(tmp_path: Path) -> None:

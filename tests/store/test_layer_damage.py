@@ -18,6 +18,7 @@ from tests.layers.test_whiteouts import lowers
 from tests.layers.trees import Model, build
 
 from stowage.engine import Engine
+from stowage.layers.acl import ACCESS_ACL, acl_from_text
 from stowage.layers.check import CheckKind
 from stowage.layers.store import LayerStore
 from stowage.testing.lab import Lab
@@ -67,6 +68,11 @@ def _other_type(top: Path) -> None:
     (top / "fifo").mkdir()
 
 
+def _copied(top: Path) -> None:
+    shutil.copy2(top / "dir" / "again", top / "copy")
+    (top / "copy").replace(top / "dir" / "again")
+
+
 HARMS: dict[str, tuple[Callable[[Path], object], tuple[str, str]]] = {
     "an extra file": (_extra, ("/dir/extra ", "is not in its archive")),
     "an extra directory": (lambda top: (top / "more").mkdir(), ("/more ", "is not in its archive")),
@@ -84,6 +90,12 @@ HARMS: dict[str, tuple[Callable[[Path], object], tuple[str, str]]] = {
         lambda top: os.setxattr(top / "twice", "trusted.more", b"x"),
         ("/twice ", "has other extended attributes"),
     ),
+    "an access ACL": (
+        lambda top: os.setxattr(
+            top / "twice", ACCESS_ACL, acl_from_text(b"u::rw-,u:1:rw-,g::r--,m::r--,o::---")
+        ),
+        ("/twice ", "has other extended attributes"),
+    ),
     "a time": (
         lambda top: os.utime(top / "twice", (1, 1)),
         ("/twice ", "has another modification"),
@@ -98,6 +110,7 @@ HARMS: dict[str, tuple[Callable[[Path], object], tuple[str, str]]] = {
     "no fifo": (lambda top: (top / "fifo").unlink(), ("/fifo ", "is gone")),
     "no empty directory": (lambda top: (top / "dir" / "empty").rmdir(), ("/dir/empty ", "is gone")),
     "no hard link": (lambda top: (top / "dir" / "again").unlink(), ("/dir/again ", "is gone")),
+    "a broken hard link": (_copied, ("/dir/again ", "is no longer a hard link to /dir/file")),
     "contents": (
         lambda top: (top / "dir" / "file").write_text("other"),
         ("/dir/file ", "is gone or"),
