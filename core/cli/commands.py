@@ -10,6 +10,7 @@ from __future__ import annotations
 GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
+    "network": "Manage networks",
     "driver": "Show storage and network drivers",
     "layer": "Look into the layer store",
     "system": "Look after the whole root",
@@ -103,6 +104,14 @@ _ROWS = (
         "Display detailed information on one or more containers",
     ),
     ("inspect", "", "inspect", "", "inspect", "Return low-level information on objects"),
+    (
+        "ports",
+        "container",
+        "port",
+        "",
+        "port",
+        "List port mappings or a specific mapping for the container",
+    ),
     ("image", "image", "ls", "list", "images", "List images"),
     ("image", "image", "rm", "remove", "rmi", "Remove one or more images"),
     (
@@ -133,6 +142,15 @@ _ROWS = (
         "",
         "bootstrap",
         "Build a small image from Debian's packages, without a registry",
+    ),
+    ("network", "network", "ls", "list", "", "List networks"),
+    (
+        "network",
+        "network",
+        "inspect",
+        "",
+        "",
+        "Display detailed information on one or more networks",
     ),
     ("driver", "driver", "ls", "list", "", "List drivers and what each can do here"),
     ("driver", "driver", "explain", "", "", "Say which driver is used, and why not the others"),

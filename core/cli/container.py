@@ -17,10 +17,12 @@ from .context import Context
 from .filters import accept, label_matches, name_matches, pairs_of
 from .flags import Flag, Parsed, integer, many, switch
 from .image import FILTER, FORMAT, NO_TRUNC, QUIET
+from .ports import displayed_ports
 
 if TYPE_CHECKING:
     from ..containers.model import ContainerRecord
     from ..engine import Engine
+    from ..model import PortMapping
 
 
 # --- ps -----------------------------------------------------------------------------------------
@@ -31,11 +33,16 @@ def _list(context: Context, parsed: Parsed) -> None:
     records = _chosen(engine, parsed)
     image_name = _image_names(engine, full=parsed.on("no-trunc"))
     sized = parsed.on("size") or ".Size" in (parsed.text("format") or "")
+    networks = engine.networks
+    published = networks.ports_by_container()
+    network_names = {network.id: network.name for network in networks.list()}
     rows = (
         container_row(
             record,
             image=image_name(record.image_id, record.image_name),
             size=_size(engine, record) if sized else "",
+            ports=_ports(record, published),
+            network=network_names.get(record.runtime.network_id, ""),
             full=parsed.on("no-trunc"),
         )
         for record in records
@@ -44,6 +51,16 @@ def _list(context: Context, parsed: Parsed) -> None:
     context.print(
         CONTAINERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet"), fields=fields)
     )
+
+
+def _ports(record: ContainerRecord, published: Mapping[str, Sequence[PortMapping]]) -> str:
+    """What is exposed and published, while it runs and has a network of its own."""
+    if not record.state.lives or not record.runtime.network_id:
+        return ""
+    if record.spec.network in ("host", "none"):
+        return ""
+    ports = published.get(record.id, ())
+    return displayed_ports(ports, record.spec.networking.exposed_ports)
 
 
 def _chosen(engine: Engine, parsed: Parsed) -> Sequence[ContainerRecord]:
@@ -91,7 +108,7 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
         "ancestor": image_is,
         "before": lambda other: record.created_ns < created_of(other),
         "since": lambda other: record.created_ns > created_of(other),
-        "network": lambda network: (record.spec.network or "default") == network,
+        "network": lambda network: _on_network(engine, record, network),
         "volume": lambda wanted: _mounts(record, wanted),
         "driver": lambda driver: record.driver == driver,
     }
@@ -102,6 +119,13 @@ def _mounts(record: ContainerRecord, wanted: str) -> bool:
     sources = [(bind.source, bind.target) for bind in record.spec.binds]
     volumes = [(mount.name, mount.target) for mount in record.spec.volumes.mounts]
     return any(wanted in pair for pair in (*sources, *volumes))
+
+
+def _on_network(engine: Engine, record: ContainerRecord, reference: str) -> bool:
+    network = engine.networks.by_id(record.runtime.network_id)
+    if network is None:
+        return False
+    return network.name == reference or network.id.startswith(reference)
 
 
 def _require_state(text: str) -> None:

@@ -37,9 +37,16 @@ CONTAINERS = Listing(
 
 
 def container_row(
-    record: ContainerRecord, *, image: str, size: str = "", full: bool = False
+    record: ContainerRecord,
+    *,
+    image: str,
+    size: str = "",
+    ports: str = "",
+    network: str = "",
+    full: bool = False,
 ) -> Mapping[str, object]:
-    """Return the row of *record*; *image* is how its image is called now, *size* as shown."""
+    """Return the row of *record*; *image* is how its image is called now, *size* and *ports* as
+    shown, *network* the name of its network."""
     spec = record.spec
     command = " ".join(spec.arguments)
     volumes = spec.volumes.names
@@ -61,8 +68,8 @@ def container_row(
             mount if full else human.ellipsis(mount, _MOUNT_LENGTH) for mount in mounts
         ),
         "Names": record.name,
-        "Networks": spec.network or "default",
-        "Ports": "",
+        "Networks": network,
+        "Ports": ports,
         "RunningFor": human.since(record.created_ns),
         "Size": size,
         "State": record.state.value,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from ..containers.describe import inspect_document
+from ..containers.describe_network import Attached
 from ..errors import InvalidArgument, NotFound
 from .command import Command
 from .context import Context
@@ -33,6 +34,10 @@ def container(context: Context, reference: str) -> Document:
         engine.layers.metadata(record.snapshot, driver=record.driver),
         record.spec.network or "default",
         engine.layout.volume_data,
+        Attached(
+            engine.networks.by_id(record.runtime.network_id),
+            next(iter(engine.networks.endpoints(record.id)), None),
+        ),
     )
 
 
@@ -44,6 +49,26 @@ def image(context: Context, reference: str) -> Document:
     """
     images = context.engine.images
     return images.inspect(images.resolve(reference))
+
+
+def network(context: Context, reference: str) -> Document:
+    """Return the document of the network *reference*.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    from ..images.times import format_time
+    from ..net.describe import network_document
+
+    networks = context.engine.networks
+    found = networks.find(reference)
+    names = {record.id: record.name for record in context.engine.containers.list()}
+    return network_document(
+        found,
+        format_time(networks.created_ns(found)),
+        networks.endpoints_on(found.id),
+        names,
+    )
 
 
 def layer(context: Context, name: str) -> Document:
@@ -68,11 +93,16 @@ def layer(context: Context, name: str) -> Document:
     raise NotFound("layer", name)
 
 
-_FINDERS: Mapping[str, Find] = {"container": container, "image": image, "layer": layer}
+_FINDERS: Mapping[str, Find] = {
+    "container": container,
+    "image": image,
+    "network": network,
+    "layer": layer,
+}
 
 
 def _any(context: Context, reference: str) -> Document:
-    """Find a container, else an image, else a snapshot of that name."""
+    """Find a container, else an image, a network or a snapshot of that name."""
     for find in _FINDERS.values():
         try:
             return find(context, reference)
@@ -94,7 +124,9 @@ def _sizes(context: Context, document: Document) -> Document:
     return {"SizeRw": written, "SizeRootFs": written + below}
 
 
-def _shown(find: Find) -> Callable[[Context, Parsed], int]:
+def shown(find: Find) -> Callable[[Context, Parsed], int]:
+    """Return the action of a command that inspects what *find* finds."""
+
     def action(context: Context, parsed: Parsed) -> int:
         return _inspect(context, parsed, find)
 
@@ -138,7 +170,7 @@ def _inspect(context: Context, parsed: Parsed, find: Find) -> int:
     return FAILED if missing else 0
 
 
-_FORMAT = Flag("format", "Format the output using the given Go template", "f")
+FORMAT = Flag("format", "Format the output using the given Go template", "f")
 _SIZE = switch("size", "Display total file sizes if the type is container", "s")
 
 COMMANDS = {
@@ -146,13 +178,13 @@ COMMANDS = {
         "[OPTIONS] NAME|ID [NAME|ID...]",
         _typed,
         (
-            _FORMAT,
+            FORMAT,
             _SIZE,
             Flag("type", "Return JSON for specified type"),
         ),
     ),
     "container inspect": Command(
-        "[OPTIONS] CONTAINER [CONTAINER...]", _shown(container), (_FORMAT, _SIZE)
+        "[OPTIONS] CONTAINER [CONTAINER...]", shown(container), (FORMAT, _SIZE)
     ),
-    "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", _shown(image), (_FORMAT,)),
+    "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", shown(image), (FORMAT,)),
 }

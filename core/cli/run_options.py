@@ -16,6 +16,8 @@ from .mount_flags import FLAGS as MOUNT_FLAGS
 from .mount_flags import requested_mounts
 from .namespace_flags import FLAGS as NAMESPACE_FLAGS
 from .namespace_flags import requested_namespaces
+from .network_flags import FLAGS as NETWORK_FLAGS
+from .network_flags import requested_networking
 from .pull import PULL
 from .resource_flags import FLAGS as RESOURCE_FLAGS
 from .resource_flags import requested_resources
@@ -58,6 +60,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     *NAMESPACE_FLAGS,
     Flag("network", "Connect a container to a network", value="network"),
     Flag("net", "", value="network"),
+    *NETWORK_FLAGS,
     Flag("hostname", "Container host name", "h"),
     Flag("domainname", "Container NIS domain name"),
     Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image"),
@@ -113,6 +116,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         tmpfs=mounts.tmpfs,
         volumes=mounts.volumes,
         network=parsed.text("network") or parsed.text("net"),
+        networking=requested_networking(parsed),
         labels=read_labels(parsed.texts("label"), parsed.texts("label-file")),
         auto_remove=parsed.on("rm"),
         storage_driver=parsed.text("storage-driver"),

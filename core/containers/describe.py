@@ -12,6 +12,13 @@ from pathlib import Path
 
 from ..images.times import format_time
 from .describe_mounts import host_mounts, mount_points
+from .describe_network import (
+    NOT_ATTACHED,
+    Attached,
+    exposed_ports,
+    host_networking,
+    network_settings,
+)
 from .describe_resources import host_resources
 from .describe_security import host_security
 from .model import ContainerRecord, ContainerState
@@ -36,18 +43,6 @@ _HOST_DEFAULTS = """
  "MemorySwap": 0, "MemorySwappiness": null, "OomKillDisable": false, "PidsLimit": null,
  "Ulimits": null, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0}
 """
-_NETWORK_DEFAULTS = """
-{"Bridge": "", "SandboxID": "", "HairpinMode": false, "LinkLocalIPv6Address": "",
- "LinkLocalIPv6PrefixLen": 0, "Ports": {}, "SandboxKey": "", "SecondaryIPAddresses": null,
- "SecondaryIPv6Addresses": null, "EndpointID": "", "Gateway": "", "GlobalIPv6Address": "",
- "GlobalIPv6PrefixLen": 0, "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
- "MacAddress": ""}
-"""
-_ENDPOINT_DEFAULTS = """
-{"IPAMConfig": null, "Links": null, "Aliases": null, "Gateway": "", "IPAddress": "",
- "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
- "MacAddress": "", "DriverOpts": null}
-"""
 
 
 def inspect_document(
@@ -56,11 +51,12 @@ def inspect_document(
     driver_metadata: Mapping[str, str],
     network: str,
     volume_path: Callable[[str], Path],
+    attached: Attached = NOT_ATTACHED,
 ) -> dict[str, object]:
     """Return what ``docker inspect`` shows of a container.
 
     *files* are the paths of its name files and its log, *driver_metadata* what the storage
-    driver says of its snapshot, *network* the name of the network it is on, *volume_path* says
+    driver says of its snapshot, *network* what ``--network`` said, or ``default``, *volume_path*
     where a volume lies.
 
     The merged root and the network namespace of a running container have no names in the host;
@@ -93,7 +89,10 @@ def inspect_document(
         },
         "Mounts": mount_points(record.spec, volume_path),
         "Config": _config(record),
-        "NetworkSettings": _network_settings(record, network),
+        "NetworkSettings": {
+            **network_settings(record, attached),
+            **_by_process(record, "SandboxKey", "ns/net"),
+        },
     }
 
 
@@ -134,7 +133,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
     document: dict[str, object] = json.loads(_HOST_DEFAULTS)
     return document | {
         **host_mounts(spec),
-        "NetworkMode": spec.network or network,
+        **host_networking(spec, spec.network or network),
         "RestartPolicy": {
             "Name": spec.restart.name,
             "MaximumRetryCount": spec.restart.maximum_retries,
@@ -161,6 +160,7 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "AttachStdin": spec.stdin_once,
         "AttachStdout": False,
         "AttachStderr": False,
+        **exposed_ports(spec),
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
@@ -173,17 +173,10 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "OnBuild": None,
         "Labels": dict(spec.labels),
     }
+    if spec.networking.mac_address:
+        document["MacAddress"] = spec.networking.mac_address
     if spec.stop_signal:
         document["StopSignal"] = spec.stop_signal
     if spec.stop_timeout_seconds is not None:
         document["StopTimeout"] = spec.stop_timeout_seconds
     return document
-
-
-def _network_settings(record: ContainerRecord, network: str) -> dict[str, object]:
-    facts = record.runtime
-    document: dict[str, object] = json.loads(_NETWORK_DEFAULTS)
-    endpoint: dict[str, object] = json.loads(_ENDPOINT_DEFAULTS)
-    endpoint |= {"NetworkID": facts.network_id, "EndpointID": facts.endpoint_id}
-    sandbox = _by_process(record, "SandboxKey", "ns/net")
-    return {**document, **sandbox, "Networks": {network: endpoint}}

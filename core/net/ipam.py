@@ -405,6 +405,16 @@ def mac_address(addresses: Iterable[Interface]) -> str:
     return f"02:42:{secrets.token_bytes(4).hex(':')}"
 
 
+def ways_out(pools: Iterable[Pool]) -> tuple[Address, ...]:
+    """Return the gateways of endpoints: the bridge's own addresses, or what was named instead."""
+    found = []
+    for pool in pools:
+        gateway = pool.auxiliary.get(DEFAULT_GATEWAY[pool.subnet.version]) or pool.gateway
+        if gateway is not None:
+            found.append(gateway)
+    return tuple(found)
+
+
 # --- as JSON, in the networks' rows ---------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ name is installed). Each belongs to the driver of its own name and is recorded a
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import sqlite3
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import FailedPrecondition, NotFound, NotSupported, StowageError
+from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotSupported, StowageError
 from ..handle import NetworkHandle
 from ..linux.namespaces import network_cookie
 from ..linux.process import boot_id
@@ -242,6 +243,38 @@ class Networks:
             "SELECT * FROM networks WHERE state != 'removing' ORDER BY name"
         )
         return [network_of(row) for row in rows]
+
+    def with_predefined(self) -> Sequence[Network]:
+        """Return every network by name, the predefined ones that work here among them."""
+        for name in PREDEFINED:
+            try:
+                self.resolve(name)
+            except (NotFound, NotSupported, FailedPrecondition):
+                continue
+        return self.list()
+
+    def find(self, reference: str) -> Network:
+        """Return the network that a user means: name, whole id, or an id's beginning.
+
+        Raises:
+            NotFound: "No such network: x".
+            InvalidArgument: if several ids begin like that.
+        """
+        known = self.with_predefined()
+        for network in known:
+            if reference in (network.name, network.id):
+                return network
+        found = [network for network in known if reference and network.id.startswith(reference)]
+        if len(found) > 1:
+            raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found)")
+        if not found:
+            raise NotFound("network", reference)
+        return found[0]
+
+    def created_ns(self, network: Network) -> int:
+        """Return when a network was recorded."""
+        row = self._row(network.id)
+        return int(json.loads(row["config"]).get("created_ns", 0)) if row is not None else 0
 
     def by_id(self, network_id: str) -> Network | None:
         """Return the network with that whole id, whatever its state, or None."""
