@@ -182,6 +182,18 @@ class ContainerRows:
         self._metastore.transact(write)
         return changed
 
+    def respecify(self, record: ContainerRecord, spec: ContainerSpec) -> ContainerRecord:
+        """Record another specification of a container; the caller holds its lock."""
+
+        def write(tx: sqlite3.Connection) -> None:
+            tx.execute(
+                "UPDATE containers SET config = ? WHERE id = ?",
+                (json.dumps(spec.to_json()), record.id),
+            )
+
+        self._metastore.transact(write)
+        return replace(record, spec=spec)
+
     def disown(self, container_id: str, process: ProcessIdentity | None) -> None:
         """Make *process* no longer the one that is to record a container's end.
 

@@ -55,6 +55,14 @@ class Runtime:
         """
         self._call("runtime.start", log, "start", container_id)
 
+    def update(self, container_id: str, resources: Path, log: Path) -> None:
+        """Change the limits of a running container to those in the file *resources*.
+
+        Raises:
+            CommandFailed: with the runtime's own words.
+        """
+        self._call("runtime.update", log, "update", "--resources", str(resources), container_id)
+
     def delete(self, container_id: str, log: Path) -> None:
         """Forget a container, killing what is left of it. Idempotent."""
         if (self.root / container_id).exists():

@@ -6,9 +6,9 @@ from threads and beside other processes on the same root.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import FailedPrecondition, InvalidArgument, StowageError
 from ..model import Change
@@ -257,6 +257,16 @@ class Containers:
         self._context.rows.rename(self.get(reference), name)
 
     # --- contents ----------------------------------------------------------------------------
+
+    def update(self, reference: str, limits: Mapping[str, Any], **wishes: Any) -> ContainerRecord:
+        """Change limits of a container, by field of ``Resources``, and return it.
+
+        They hold at once if it runs, and from its next start on. *wishes* are other fields of
+        its specification. Raises as :func:`stowage.containers.updating.update`.
+        """
+        from .updating import update
+
+        return update(self._context, self.get(reference).id, limits, **wishes)
 
     def logs(
         self,

@@ -81,6 +81,16 @@ def oom_kills(cgroup: Cgroup) -> int:
     return 0
 
 
+def set_pids_limit(cgroup: Cgroup, limit: int) -> None:
+    """Let *cgroup* have at most *limit* processes, or any number of them if it is 0 or less.
+
+    Written here and not by the runtime: crun cannot take a limit back.
+    """
+    for directory in cgroup.directories():
+        if os.path.exists(f"{directory}/pids.max"):
+            _write(f"{directory}/pids.max", str(limit) if limit > 0 else "max")
+
+
 # --- I/O weights ------------------------------------------------------------------------------
 
 

@@ -9,7 +9,12 @@ import pytest
 from stowage.cli.environment import read_environment, read_labels
 from stowage.cli.flags import UsageError, parse
 from stowage.cli.run_options import CREATE_FLAGS, requested
+from stowage.config_types import Ulimit
+from stowage.containers.devices import Device
 from stowage.containers.model import ContainerSpec
+from stowage.containers.namespaces import Namespaces
+from stowage.containers.resources import DeviceValue, Resources
+from stowage.containers.security import Security
 from stowage.errors import InvalidArgument, StowageError
 
 
@@ -71,6 +76,8 @@ def test_an_empty_entrypoint_takes_the_images_away() -> None:
         (("--volumes-from", "c:xx", "i"), "invalid mode: xx"),
         (("-e", "=x", "i"), "invalid environment variable: =x"),
         (("-l", "=x", "i"), "invalid label '=x': empty name"),
+        (("--cap-add", "ALL", "--security-opt", "x", "i"), 'Invalid --security-opt: "x"'),
+        (("--device", "null", "i"), "null is not an absolute path"),
         (("--env-file", "/nonexistent", "i"), "open /nonexistent: no such file"),
     ],
 )
@@ -101,3 +108,59 @@ def test_a_bad_env_file_names_the_line(tmp_path: Path) -> None:
             read_environment([str(path)], [], {})
         assert message in caught.value.brief
     assert read_labels(["x"]) == {"x": ""}
+
+
+def test_limits_rights_and_namespaces_are_asked_for_by_dockers_flags() -> None:
+    """Every flag reaches its field."""
+    spec = asked(
+        *("-m", "64m", "--memory-swap", "-1", "--memory-reservation", "32m", "--cpus", "1.5"),
+        *("--memory-swappiness", "7", "-c", "512", "--cpu-period", "9000", "--cpu-quota", "8000"),
+        *("--cpuset-cpus", "0", "--cpuset-mems", "0", "--pids-limit", "5", "--blkio-weight", "10"),
+        *("--blkio-weight-device", "/dev/a:10", "--device-read-bps", "/dev/a:1kb"),
+        *("--device-write-bps", "/dev/a:2", "--device-read-iops", "/dev/a:3"),
+        *("--device-write-iops", "/dev/a:4", "--ulimit", "nofile=1:2", "--ulimit", "core=0"),
+        *("--oom-score-adj", "-5", "--oom-kill-disable", "--shm-size", "1m"),
+        *("--cgroup-parent", "/p", "i"),
+    )
+
+    assert spec.resources == Resources(
+        memory_bytes=64 << 20, memory_swap_bytes=-1, memory_reservation_bytes=32 << 20,
+        memory_swappiness=7, oom_kill_disable=True, nano_cpus=1_500_000_000, cpu_shares=512,
+        cpu_period=9000, cpu_quota=8000, cpuset_cpus="0", cpuset_mems="0", pids_limit=5,
+        blkio_weight=10, blkio_weight_device=(DeviceValue("/dev/a", 10),),
+        device_read_bps=(DeviceValue("/dev/a", 1024),),
+        device_write_bps=(DeviceValue("/dev/a", 2),), device_read_iops=(DeviceValue("/dev/a", 3),),
+        device_write_iops=(DeviceValue("/dev/a", 4),), oom_score_adj=-5, shm_size_bytes=1 << 20,
+        ulimits={"nofile": Ulimit(1, 2), "core": Ulimit(0, 0)}, cgroup_parent="/p",
+    )  # fmt: skip
+    spec = asked(
+        *("--cap-add", "NET_ADMIN", "--cap-drop", "ALL", "--privileged", "--read-only"),
+        *("--device", "/dev/null:r", "--device-cgroup-rule", "c 1:* r", "--group-add", "tty"),
+        *("--sysctl", "net.a=1", "--init", "--security-opt", "no-new-privileges"),
+        *("--pid", "host", "--ipc", "none", "--uts", "host", "--userns", "host"),
+        *("--cgroupns", "private", "i"),
+    )
+    assert spec.security == Security(
+        cap_add=("NET_ADMIN",), cap_drop=("ALL",), privileged=True, read_only_root=True,
+        devices=(Device("/dev/null", "/dev/null", "r"),), device_cgroup_rules=("c 1:* r",),
+        group_add=("tty",), sysctls={"net.a": "1"}, init=True, no_new_privileges=True,
+        options=("no-new-privileges",),
+    )  # fmt: skip
+    assert spec.namespaces == Namespaces("host", "none", "host", "host", "private")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("-m", "lots", """invalid argument "lots" for "-m, --memory" flag: invalid size: 'lots'"""),
+        ("--cpus", "x", 'invalid argument "x" for "--cpus" flag: failed to parse x as a rational'),
+        ("--ulimit", "x=1", 'invalid argument "x=1" for "--ulimit" flag: invalid ulimit type: x'),
+        ("--sysctl", "a=1", """invalid argument "a=1" for "--sysctl" flag: sysctl 'a=1' is not"""),
+        ("--mount", "x", """invalid argument "x" for "--mount" flag: invalid field 'x' must"""),
+    ],
+)
+def test_a_wrong_value_names_its_flag(flag: str, value: str, message: str) -> None:
+    """In pflag's words."""
+    with pytest.raises(UsageError) as caught:
+        asked(flag, value, "i")
+    assert str(caught.value).startswith(message)
