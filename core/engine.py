@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
+from .closing import Closing
 from .config import Config
 from .containers.asked import Asked, specification, words
 from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
@@ -53,7 +53,7 @@ _FIREWALL = "firewall-backend"
 _NETWORK_SETTINGS = ("allow-forward", "ip-forward", "publish-allow", "publish-policy")
 
 
-class Engine:
+class Engine(Closing):
     """Everything that one root holds.
 
     Args:
@@ -466,17 +466,6 @@ class Engine:
             self._storage.clear()
             self._network.clear()
             self.metastore.close()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _named_observers() -> list[str]:

@@ -132,7 +132,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "explain registry select config config_checks config_file config_keys config_types",
         "handle plugins observers",
         "hookspecs",
-        "options model effects errors version _pytest_plugin",
+        "options model effects errors version closing _pytest_plugin",
     )
 )
 #: Modules of one floor that may import each other.
@@ -140,10 +140,10 @@ NEIGHBOURS = (
     frozenset(["explain", "registry", "select"]),
     frozenset(["config", "config_checks", "config_file", "config_keys", "config_types"]),
     frozenset(["handle", "plugins", "observers"]),
-    frozenset(["options", "model", "effects", "errors"]),
+    frozenset(["options", "model", "effects", "errors", "closing"]),
 )
 #: `linux` lies below everything and sees only these.
-SEEN_BY_LINUX = frozenset(["effects", "model", "errors"])
+SEEN_BY_LINUX = frozenset(["effects", "model", "errors", "closing"])
 
 
 def floor(top: str) -> int:

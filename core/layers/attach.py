@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
+from ..closing import Closing
 from ..errors import StowageError
 from ..model import Kind, SnapshotInfo
 from ..store.locks import Lease
@@ -23,7 +23,7 @@ from .rows import Row
 
 
 @dataclass(slots=True)
-class Attachment:
+class Attachment(Closing):
     """An attached snapshot: *root* is a descriptor of its detached mount's root, for reading.
 
     Work only by ``*at`` calls beneath it, or attach it in a mount namespace with
@@ -43,17 +43,6 @@ class Attachment:
             if descriptor >= 0:
                 os.close(descriptor)
         self.lease.close()
-
-    def __enter__(self) -> Attachment:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def attach(

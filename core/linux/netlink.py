@@ -14,8 +14,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
+from ..closing import Closing
 from ..effects import effect
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
@@ -93,7 +93,7 @@ def attribute_list(raw: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 # --- the socket ---------------------------------------------------------------------------------
 
 
-class Netlink:
+class Netlink(Closing):
     """A netlink socket of the calling thread's network namespace. For one thread at a time."""
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
@@ -110,17 +110,6 @@ class Netlink:
 
     def close(self) -> None:
         self._socket.close()
-
-    def __enter__(self) -> Netlink:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def change(self, name: str, messages: Sequence[Message], **facts: object) -> None:
         """Send all *messages* at once, as one effect called *name*, and wait for each answer.

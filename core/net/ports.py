@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
 
+from ..closing import Closing
 from ..effects import effect
 from ..errors import Busy, NotSupported, Unavailable, from_os_error
 from ..linux.process import describe
@@ -42,7 +42,7 @@ _FALLBACK_RANGE = (49153, 65535)
 
 
 @dataclass(slots=True)
-class Reservation:
+class Reservation(Closing):
     """Ports that are held as long as one of *sockets* is open anywhere.
 
     ``descriptors`` are what the monitor inherits; closing the reservation here does not free
@@ -61,17 +61,6 @@ class Reservation:
         while self.sockets:
             with effect("port.release"):
                 self.sockets.pop().close()
-
-    def __enter__(self) -> Reservation:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def reserve(

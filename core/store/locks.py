@@ -13,8 +13,8 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 
+from ..closing import Closing
 from ..effects import effect
 from ..errors import Busy
 from ..linux.process import describe
@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.5
 """How long an acquisition waits: others hold a lock briefly only to look whether it is free."""
 
 
-class Lease:
+class Lease(Closing):
     """A lock that is held until :meth:`close`; close-on-exec."""
 
     def __init__(self, path: Path, descriptor: int, *, exclusive: bool) -> None:
@@ -76,17 +76,6 @@ class Lease:
     @property
     def held(self) -> bool:
         return self._descriptor >= 0
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Locks:
