@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import posixpath
 import re
@@ -57,6 +56,8 @@ def parse_device(text: str) -> tuple[Device, ...]:
     if source.endswith("*"):
         if target:
             raise InvalidArgument(f"device with * suffix can't have dst: {text}")
+        import glob
+
         return tuple(Device(path, path, access) for path in sorted(glob.glob(source)))
     return (Device(source, posixpath.normpath(target or source), access),)
 

@@ -7,7 +7,6 @@ container then has of it is a :class:`~.volumes.Bind` (:func:`bind_of`), a :clas
 
 from __future__ import annotations
 
-import csv
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
@@ -175,6 +174,8 @@ def parse_mount(text: str) -> MountRequest:
 
 
 def _pairs(text: str) -> list[str]:
+    import csv
+
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:

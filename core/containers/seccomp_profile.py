@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -66,7 +65,8 @@ def convert(text: str, capabilities: Iterable[str]) -> dict[str, Any] | None:
     syscalls = profile.get("syscalls") or []
     if not profile.get("defaultAction") and not syscalls:
         return None
-    machine, architecture = _MACHINES.get(platform.machine(), (platform.machine(), ""))
+    ours = os.uname().machine
+    machine, architecture = _MACHINES.get(ours, (ours, ""))
     held = frozenset(capabilities)
     found = {
         key: profile[key]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..errors import InvalidArgument, NotSupported
-from .seccomp_profile import read_profile
 from .security import Security
 
 logger = logging.getLogger("stowage.containers")
@@ -42,6 +41,8 @@ def with_options(security: Security, options: Sequence[str]) -> Security:
             security = replace(security, no_new_privileges=wanted)
         elif name == "seccomp":
             if value not in ("unconfined", "builtin"):
+                from .seccomp_profile import read_profile
+
                 value = read_profile(value)
                 option = f"seccomp={value}"
             security = replace(security, seccomp="" if value == "builtin" else value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from ..options import parse_size
 
@@ -28,6 +27,8 @@ def parse_nano_cpus(text: str) -> int:
     """
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text):
         raise ValueError(f"failed to parse {text} as a rational number")
+    from decimal import Decimal
+
     nano = Decimal(text) * 1_000_000_000
     if nano != nano.to_integral_value():
         raise ValueError("value is too precise")

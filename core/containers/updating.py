@@ -69,10 +69,14 @@ def _update(
 ) -> ContainerRecord:
     if record.state in (ContainerState.REMOVING, ContainerState.DEAD):
         raise FailedPrecondition('Container is marked for removal and cannot be "update".')
+    if "restart" in wishes and record.spec.auto_remove:
+        raise InvalidArgument(
+            "Restart policy cannot be updated because AutoRemove is enabled for the container"
+        )
     asked = verified(Resources(**limits), update=True)
     spec = replace(record.spec, resources=_joined(record.spec.resources, asked, limits), **wishes)
     changed = context.rows.respecify(record, spec)
-    if limits and record.state.lives:
+    if limits and record.state in (ContainerState.RUNNING, ContainerState.PAUSED):
         try:
             _apply(context, changed, asked, limits)
         except BaseException:

@@ -22,7 +22,14 @@ def test_update_changes_what_inspect_tells(stowage: Run) -> None:
     assert stowage("inspect", "-f", shown, "one").line == f"{32 << 20} 9 500000000"
     assert stowage("container", "update", "--pids-limit", "-1", "two").line == "two"
     assert stowage("inspect", "-f", "{{json .HostConfig.PidsLimit}}", "two").line == "null"
+    assert stowage("update", "--restart", "on-failure:4", "two").line == "two"
+    assert stowage("inspect", "-f", "{{json .HostConfig.RestartPolicy}}", "two").line == (
+        '{"Name":"on-failure","MaximumRetryCount":4}'
+    )
     done = stowage("update", "one")
     assert done.code == 1
     assert "you must provide one or more flags when using this command" in done.err
-    assert stowage("rm", "one", "two").code == 0
+    stowage("create", "--network", "none", "--name", "gone", "--rm", "busybox", "true")
+    done = stowage("update", "--restart", "always", "gone")
+    assert "Restart policy cannot be updated because AutoRemove is enabled" in done.err
+    assert stowage("rm", "one", "two", "gone").code == 0
