@@ -113,6 +113,8 @@ class Config:
     labels: tuple[str, ...] = ()
     default_shm_size: int = 64 << 20
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: int = 15
     warnings: tuple[str, ...] = ()
     """One for each directive that means nothing here, to be shown once."""

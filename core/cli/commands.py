@@ -77,7 +77,7 @@ _ROWS = (
     ),
     ("lifecycle", "container", "finish", "", "", ""),
     ("container", "container", "ls", "list ps", "ps", "List containers"),
-    ("container", "container", "logs", "", "logs", "Fetch the logs of a container"),
+    ("logs", "container", "logs", "", "logs", "Fetch the logs of a container"),
     ("exec", "container", "exec", "", "exec", "Run a command in a running container"),
     (
         "container",

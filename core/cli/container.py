@@ -165,25 +165,6 @@ def _size(engine: Engine, record: ContainerRecord) -> str:
 # --- what a container did --------------------------------------------------------------------
 
 
-def _logs(context: Context, parsed: Parsed) -> None:
-    since, until = parsed.text("since"), parsed.text("until")
-    entries = context.engine.containers.logs(
-        parsed.arguments[0],
-        follow=parsed.on("follow"),
-        tail=parsed.number("tail"),
-        since_ns=human.parse_when(since) if since else None,
-        until_ns=human.parse_when(until) if until else None,
-    )
-    goes_on: dict[str, bool] = {}
-    for entry in entries:
-        stream = sys.stderr.buffer if entry.stream == "stderr" else sys.stdout.buffer
-        if parsed.on("timestamps") and not goes_on.get(entry.stream):
-            stream.write(f"{human.rfc3339(entry.time_ns)} ".encode())
-        stream.write(entry.text)
-        stream.flush()
-        goes_on[entry.stream] = entry.partial
-
-
 def _diff(context: Context, parsed: Parsed) -> None:
     for change in context.engine.containers.diff(parsed.arguments[0]):
         sys.stdout.write(f"{change.kind.letter} {os.fsdecode(change.path)}\n")
@@ -207,15 +188,6 @@ def _export(context: Context, parsed: Parsed) -> None:
     write_archive(parsed.text("output"), lambda out: containers.export(parsed.arguments[0], out))
 
 
-def tail_lines(text: str) -> int | None:
-    """Read ``--tail``: so many lines, or all of them (None).
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    return None if text == "all" else max(integer(text), 0)
-
-
 COMMANDS = {
     "container ls": Command(
         "[OPTIONS]",
@@ -236,22 +208,6 @@ COMMANDS = {
             NO_TRUNC,
             QUIET,
             switch("size", "Display total file sizes", "s"),
-        ),
-    ),
-    "container logs": Command(
-        "[OPTIONS] CONTAINER",
-        _logs,
-        (
-            switch("follow", "Follow log output", "f"),
-            Flag(
-                "tail",
-                "Number of lines to show from the end of the logs, or all (default all)",
-                "n",
-                parse=tail_lines,
-            ),
-            Flag("since", "Show logs since timestamp or relative (e.g. 42m for 42 minutes)"),
-            Flag("until", "Show logs before a timestamp or relative (e.g. 42m for 42 minutes)"),
-            switch("timestamps", "Show timestamps", "t"),
         ),
     ),
     "container diff": Command("CONTAINER", _diff),

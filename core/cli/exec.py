@@ -30,6 +30,7 @@ def _exec(context: Context, parsed: Parsed) -> int:
         user=parsed.text("user") or "",
         tty=tty,
         detach=detach,
+        privileged=parsed.on("privileged"),
     )
     streams = Streams(0 if interactive else None, 1, 2)
     done = context.engine.containers.exec(reference, spec, streams, keys=keys)
@@ -47,6 +48,7 @@ COMMANDS = {
             switch("detach", "Detached mode: run command in the background", "d"),
             DETACH_KEYS_FLAG,
             switch("interactive", "Keep STDIN open even if not attached", "i"),
+            switch("privileged", "Give extended privileges to the command"),
             switch("tty", "Allocate a pseudo-TTY", "t"),
             Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
             Flag("workdir", "Working directory inside the container", "w"),

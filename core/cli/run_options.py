@@ -12,6 +12,8 @@ from ..containers.restarts import RestartPolicy, parse_restart_policy
 from ..errors import InvalidArgument
 from .environment import read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
+from .log_flags import FLAGS as LOG_FLAGS
+from .log_flags import requested_log
 from .mount_flags import FLAGS as MOUNT_FLAGS
 from .mount_flags import requested_mounts
 from .namespace_flags import FLAGS as NAMESPACE_FLAGS
@@ -54,6 +56,7 @@ CREATE_FLAGS: Sequence[Flag] = (
     switch("rm", "Automatically remove the container when it exits"),
     Flag("workdir", "Working directory inside the container", "w"),
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u"),
+    *LOG_FLAGS,
     *MOUNT_FLAGS,
     *RESOURCE_FLAGS,
     *SECURITY_FLAGS,
@@ -128,6 +131,7 @@ def requested(parsed: Parsed, *, attached: bool) -> ContainerSpec:
         security=requested_security(parsed),
         namespaces=requested_namespaces(parsed),
         restart=_restart_policy(parsed),
+        log=requested_log(parsed),
     )
 
 

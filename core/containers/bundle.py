@@ -4,7 +4,7 @@
 
     data-root/containers/<cid>/       kept as long as the container
       hosts  hostname  resolv.conf    bind-mounted into it
-      ctr.log                         what it wrote, in conmon's k8s-file form
+      ctr.log  ctr.log.<n>            what it wrote, in conmon's k8s-file form; older ones
     exec-root/<root-id>/containers/<cid>/   may be lost at any time
       config.json                     the OCI bundle
       rootfs/                         where the root is attached, in a namespace of its own
@@ -13,7 +13,7 @@
       attach  ctl                     conmon's socket and fifo
       exit/<cid>  oom                 written by conmon at the end
       runtime.log  conmon.log
-      ctr.log                         a link to the log
+      kept                            a link to the directory above
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class ContainerFiles:
         return self.kept / "ctr.log"
 
     @property
-    def log_link(self) -> Path:
-        """Leads from the bundle to the log, by a name without the root's own characters."""
-        return self.bundle / "ctr.log"
+    def linked_log(self) -> str:
+        """The log's path from the bundle, without the root's own characters."""
+        return f"kept/{self.log.name}"
 
     @property
     def rootfs(self) -> Path:
@@ -85,7 +85,7 @@ class ContainerFiles:
                 shutil.rmtree(self.bundle, ignore_errors=True)
                 self.bundle.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.rootfs.mkdir()
-            self.log_link.symlink_to(self.log)
+            self.bundle.joinpath("kept").symlink_to(self.kept)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``; runtimes read it while they create."""

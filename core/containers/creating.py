@@ -13,6 +13,7 @@ from . import hostroot, volume_use
 from .context import Context
 from .devices import device_nodes
 from .init_process import find_init
+from .log_config import verified as verified_log
 from .model import ContainerRecord, ContainerSpec, RuntimeFacts, with_image_defaults
 from .names import new_id
 from .namespaces import check_namespaces, resolved
@@ -57,6 +58,7 @@ def create(
     resources = with_defaults(spec.resources, config.default_ulimits, config.default_shm_size)
     spec = replace(spec, resources=verified(resources))
     check_own_limits(spec.resources)
+    spec = replace(spec, log=verified_log(spec.log, config.log_driver, config.log_opts))
     spec = volume_use.settled(context, spec, image)
     spec, network = _network(context, spec)
     spec = _namespaces(context, spec)

@@ -73,7 +73,7 @@ def inspect_document(
         "ResolvConfPath": files["resolv.conf"],
         "HostnamePath": files["hostname"],
         "HostsPath": files["hosts"],
-        "LogPath": files["log"],
+        "LogPath": files["log"] if record.spec.log.kept else "",
         "Name": f"/{record.name}",
         "RestartCount": record.runtime.restarts.count,
         "Driver": record.driver,
@@ -134,6 +134,7 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
     return document | {
         **host_mounts(spec),
         **host_networking(spec, spec.network or network),
+        "LogConfig": {"Type": spec.log.driver or "json-file", "Config": dict(spec.log.options)},
         "RestartPolicy": {
             "Name": spec.restart.name,
             "MaximumRetryCount": spec.restart.maximum_retries,

@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
@@ -44,6 +44,8 @@ class ExecSpec:
     user: str = ""
     tty: bool = False
     detach: bool = False
+    privileged: bool = False
+    """All capabilities that we can hand out."""
 
 
 def execute(
@@ -139,7 +141,9 @@ def _process(
         account,
         tty=spec.tty,
         resources=record.spec.resources,
-        security=record.spec.security,
+        security=replace(record.spec.security, privileged=True)
+        if spec.privileged
+        else record.spec.security,
     )
     size = terminal_size(streams.stdin, streams.stdout) if spec.tty else None
     if size is not None:

@@ -30,6 +30,7 @@ from .namespaces import SHM, Shared, share
 from .own_limits import check_own_limits
 from .resource_config import apply_io_weights
 from .rootfs import Extra, RootPlan, clone_shared
+from .rotation import end_rotation
 from .runtime import Runtime
 from .spec import Bundle, build_config, process_env, sysctls
 from .volumes import Bind, check_sources
@@ -229,6 +230,7 @@ def clean_up(context: Context, record: ContainerRecord, runtime: Runtime | None 
         lambda: _forget(context, record, runtime),
         lambda: context.cgroup(record).remove(),
         lambda: disconnect(context, record),
+        lambda: end_rotation(context, record.id),
         files.remove_bundle,
     )
     for step in steps:

@@ -10,10 +10,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
+
+from .log_files import LogFiles
 
 _POLL_SECONDS = 0.05
 _ENTRY = re.compile(rb"(\S+) (stdout|stderr) ([FP])(?: |$)")
@@ -61,17 +64,14 @@ def read_log(
     until_ns: int | None = None,
     follow: Callable[[], bool] | None = None,
 ) -> Iterator[LogEntry]:
-    """Yield the entries of a log, oldest first.
+    """Yield the entries of a log, oldest first, those in rotated files as well.
 
     *tail* is how many of the last lines. *follow* is asked whether the container may write
     more; while it says so, new entries are yielded as they come.
     """
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below; a with would not cover the missing
-    except FileNotFoundError:  # it never ran, or wrote nothing
-        return
-    with file:
-        reader = _Reader(file)
+    files = LogFiles(path)
+    reader = _Reader(files)
+    with closing(files):
         entries: Iterator[LogEntry] = reader.entries()
         if tail is not None:
             entries = iter(_last_lines(entries, tail))
@@ -89,15 +89,15 @@ def read_log(
 
 
 class _Reader:
-    """Splits a growing file into entries; one that is not written to its end waits."""
+    """Splits a growing log into entries; one that is not written to its end waits."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, files: LogFiles) -> None:
+        self._files = files
         self._rest = b""
 
     def entries(self) -> Iterator[LogEntry]:
         """Yield what is complete now."""
-        while chunk := self._file.read(1 << 16):
+        for chunk in self._files.chunks():
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
                 entry = _parse(line)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
+from .log_config import LogConfig
 from .mounts import Tmpfs
 from .namespaces import Namespaces
 from .networking import Networking
@@ -87,6 +88,7 @@ class ContainerSpec:
     security: Security = field(default_factory=Security)
     namespaces: Namespaces = field(default_factory=Namespaces)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    log: LogConfig = field(default_factory=LogConfig)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -112,6 +114,7 @@ class ContainerSpec:
         plain["networking"] = self.networking.to_json()
         plain["security"] = self.security.to_json()
         plain["namespaces"] = self.namespaces.to_json()
+        plain["log"] = self.log.to_json()
         plain["tmpfs"] = [tmpfs.to_json() for tmpfs in self.tmpfs]
         plain["volumes"] = self.volumes.to_json()
         return plain
@@ -134,6 +137,7 @@ class ContainerSpec:
         known["namespaces"] = Namespaces.from_json(known.get("namespaces", {}))
         known["restart"] = RestartPolicy(**known.get("restart", {}))
         known["volumes"] = VolumeWishes.from_json(known.get("volumes", {}))
+        known["log"] = LogConfig.from_json(known.get("log", {}))
         return cls(**known)
 
 

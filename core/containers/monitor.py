@@ -45,6 +45,7 @@ class MonitorPlan:
     tty: bool = False
     open_stdin: bool = False
     leave_stdin_open: bool = False
+    logged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _command(plan: MonitorPlan) -> list[str]:
         "--conmon-pidfile", str(files.monitor_pid_file),
         "--exit-dir", str(files.exit_directory),
         # relative to its working directory: conmon ends the path at a colon
-        "--log-path", f"k8s-file:{files.log_link.name}",
+        "--log-path", f"k8s-file:{files.linked_log}" if plan.logged else "none",
         "--no-sync-log",
         "--full-attach",
         "--runtime", find_program("nsenter", "util-linux"),

@@ -27,6 +27,7 @@ from .launching import clean_up, stop_monitor
 from .model import ContainerRecord, ContainerState
 from .names import is_id
 from .restarting import wait_for_restart
+from .rotation import ensure_rotator
 from .starting import give_up_quietly
 
 logger = logging.getLogger("stowage.containers")
@@ -53,6 +54,7 @@ def recover(context: Context) -> None:
         context.root.volumes.recover()
     for endpoint in context.root.networks.orphaned_endpoints():
         context.root.networks.disconnect(endpoint)
+    ensure_rotator(context)
 
 
 def _guarded(container_id: str, step: Callable[[], None]) -> None:

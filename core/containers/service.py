@@ -277,10 +277,16 @@ class Containers:
         until_ns: int | None = None,
         follow: bool = False,
     ) -> Iterator[LogEntry]:
-        """Yield what a container wrote, oldest first; with *follow* until it has ended."""
+        """Yield what a container wrote, oldest first; with *follow* until it has ended.
+
+        Raises:
+            FailedPrecondition: in Docker's words, if its log driver keeps nothing.
+        """
         from .logs import read_log
 
         record = self.get(reference)
+        if not record.spec.log.kept:
+            raise FailedPrecondition("configured logging driver does not support reading")
         return read_log(
             self._context.files(record.id).log,
             tail=tail,
@@ -288,6 +294,14 @@ class Containers:
             until_ns=until_ns,
             follow=(lambda: self._lives(record.id)) if follow else None,
         )
+
+    def log_details(self, reference: str) -> str:
+        """Return what ``logs --details`` shows of a container: ``label=value,…``."""
+        from .log_config import log_details
+
+        spec = self.get(reference).spec
+        env = dict(text.partition("=")[::2] for text in spec.env)
+        return log_details(spec.log, spec.labels, env)
 
     def _lives(self, container_id: str) -> bool:
         record = self._context.rows.find(container_id)

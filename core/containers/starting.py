@@ -17,6 +17,7 @@ from .model import ContainerRecord, ContainerState
 from .monitor import MonitorPlan, create_monitored
 from .restarts import RestartFacts
 from .rootfs import namespace_with_root
+from .rotation import begin_rotation
 from .terminals import set_size_of_process
 
 
@@ -114,6 +115,7 @@ def _start(
             inherited=ready.joined.inherited,
             tty=record.spec.tty,
             open_stdin=record.spec.open_stdin,
+            logged=record.spec.log.kept,
             # as Docker, which closes no terminal
             leave_stdin_open=record.spec.open_stdin
             and (record.spec.tty or not record.spec.stdin_once),
@@ -122,6 +124,7 @@ def _start(
     finally:
         os.close(namespace)
     process = _identity(created.pid)
+    begin_rotation(context, record)
     if attach:
         clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))
     if size is not None and record.spec.tty:

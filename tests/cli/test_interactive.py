@@ -202,6 +202,11 @@ def test_exec_with_pipes(user: User, stowage: Run) -> None:
     large = bytes(range(256)) * 2000
     assert user.pipes("exec", "-i", "piped", "cat", stdin=large).stdout == large
     assert user.pipes("exec", "piped", "cat", stdin=large).stdout == b""
+    status = ("grep", "CapEff", "/proc/self/status")
+    usual = stowage("exec", "piped", *status).line
+    assert int(usual.split()[1], 16) < int(
+        stowage("exec", "--privileged", "piped", *status).line.split()[1], 16
+    )
     done = user.pipes("exec", "piped", "sh", "-c", "tty; echo err >&2; exit 4")
     assert (done.stdout, done.stderr, done.returncode) == (b"not a tty\n", b"err\n", 4)
     stowage("rm", "-f", "piped")
