@@ -11,6 +11,7 @@ from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
     from .model import ContainerSpec
+    from .networking import Networking
 
 
 class Asked(TypedDict, total=False):
@@ -18,7 +19,8 @@ class Asked(TypedDict, total=False):
 
     *volumes* are ``host:container[:ro]``, ``name:container[:ro]`` or ``container``, *mounts* what
     ``--mount`` takes, *tmpfs* are ``path[:options]``, *volumes_from* ``other[:ro]``.
-    *network* is a name, ``"host"`` or ``"none"``. *user* is
+    *network* is a name, ``"host"``, ``"none"`` or ``container:<name|id>``; *ports* are what ``-p``
+    takes, *exposed* what ``--expose`` does, *extra_hosts* addresses by name. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
     of an image (pass ``""`` for that).
     """
@@ -34,6 +36,14 @@ class Asked(TypedDict, total=False):
     tmpfs: Sequence[str]
     volumes_from: Sequence[str]
     network: str | None
+    ports: Sequence[str]
+    publish_all: bool
+    exposed: Sequence[str]
+    dns: Sequence[str]
+    dns_search: Sequence[str]
+    dns_options: Sequence[str]
+    extra_hosts: Mapping[str, str]
+    mac_address: str
     labels: Mapping[str, str]
     storage_driver: str | None
     storage_options: Sequence[str]
@@ -69,10 +79,26 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         tmpfs=mounts.tmpfs,
         volumes=mounts.volumes,
         network=asked.get("network"),
+        networking=_networking(asked),
         labels=dict(asked.get("labels", {})),
         storage_driver=asked.get("storage_driver"),
         storage_options=tuple(asked.get("storage_options", ())),
         rootfs=None if rootfs is None else Path(rootfs),
+    )
+
+
+def _networking(asked: Asked) -> Networking:
+    from .networking import requested
+
+    return requested(
+        ports=asked.get("ports", ()),
+        publish_all=asked.get("publish_all", False),
+        exposed=asked.get("exposed", ()),
+        dns=asked.get("dns", ()),
+        dns_search=asked.get("dns_search", ()),
+        dns_options=asked.get("dns_options", ()),
+        extra_hosts=[f"{name}:{text}" for name, text in asked.get("extra_hosts", {}).items()],
+        mac_address=asked.get("mac_address", ""),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from typing import Any
@@ -14,6 +15,11 @@ from ..net.port_specs import PortRequest, parse_expose, parse_publishes, publish
 SHARED_PREFIX = "container:"
 #: What stands for the address of the host's end in ``--add-host``.
 HOST_GATEWAY = "host-gateway"
+#: docker/cli's patterns of a domain.
+_LETTERED = re.compile(r"[a-zA-Z]")
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9\-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf":?{_LABEL}(?:\.{_LABEL})*\.?")
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _USER_DEFINED_ONLY = "user specified IP address is supported on user defined networks only"
 
 
@@ -77,6 +83,88 @@ class Networking:
             known[name] = tuple(ip_address(text) for text in known.get(name, ()))
         known["ports"] = parse_publishes(known.get("ports", ()))
         return cls(**known)
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+
+def requested(
+    *,
+    ports: Iterable[str] = (),
+    publish_all: bool = False,
+    exposed: Iterable[str] = (),
+    dns: Iterable[str] = (),
+    dns_search: Iterable[str] = (),
+    dns_options: Iterable[str] = (),
+    extra_hosts: Iterable[str] = (),
+    addresses: Sequence[Address] = (),
+    mac_address: str = "",
+) -> Networking:
+    """Return what was asked for in words.
+
+    Raises:
+        InvalidArgument: in Docker's words, naming what is wrong.
+    """
+    opened = [f"{port}/{protocol}" for text in exposed for port, protocol in parse_expose(text)]
+    try:
+        return Networking(
+            ports=parse_publishes(ports),
+            publish_all=publish_all,
+            exposed=tuple(dict.fromkeys(opened)),
+            dns=tuple(ip_address(name_server(text)) for text in dns),
+            dns_search=tuple(search_domain(text) for text in dns_search),
+            dns_options=tuple(dns_options),
+            extra_hosts=tuple(extra_host(text) for text in extra_hosts),
+            addresses=tuple(addresses),
+            mac_address=_mac_address(mac_address),
+        )
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
+
+
+def name_server(text: str) -> str:
+    """Return a name server's address. Raises ValueError in Docker's words."""
+    try:
+        return str(ip_address(text.strip()))
+    except ValueError:
+        raise ValueError(f"{text} is not an ip address") from None
+
+
+def search_domain(text: str) -> str:
+    """Return a domain to search; ``.`` means none. Raises ValueError in Docker's words."""
+    domain = text.strip()
+    if domain != "." and not (_LETTERED.search(domain) and _DOMAIN.fullmatch(domain)):
+        raise ValueError(f"{text} is not a valid domain")
+    return domain
+
+
+def extra_host(text: str) -> str:
+    """Return ``name:address``; IPv6 may stand in brackets. Raises ValueError in Docker's words."""
+    name, colon, address = text.partition(":")
+    if not colon or not name or any(character.isspace() for character in name):
+        raise ValueError(f'bad format for add-host: "{text}"')
+    if address == HOST_GATEWAY:
+        return text
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    try:
+        return f"{name}:{ip_address(bare)}"
+    except ValueError:
+        raise ValueError(f'invalid IP address in add-host: "{address}"') from None
+
+
+def _mac_address(text: str) -> str:
+    """With colons, in lower case; empty for none. One of a group can be no link's."""
+    if not text:
+        return ""
+    if not _MAC.fullmatch(text.strip()):
+        raise ValueError(f"{text} is not a valid mac address")
+    plain = text.strip().replace("-", ":").lower()
+    if int(plain[:2], 16) & 1:
+        raise ValueError(f"{text} is not a valid mac address: it is that of a group (multicast)")
+    return plain
+
+
+# --- which network --------------------------------------------------------------------------------
 
 
 def shared_with(network: str | None) -> str | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import TypeVar
 
+from stowage.containers.model import ContainerRecord
 from stowage.linux.namespaces import in_network_namespace, loopback_up, new_network_namespace
 from stowage.linux.netlink import Netlink
 from stowage.linux.nft import NftSession
@@ -107,26 +108,56 @@ def _dress(name: str, address: str) -> None:
         )
 
 
-def ask(address: str, port: int, protocol: str = "tcp", patience: float = PATIENCE_SECONDS) -> str:
-    """Send a word to a server and return its answer; empty if none comes."""
+@contextmanager
+def network_of(boxes: Boxes, record: ContainerRecord) -> Iterator[int]:
+    """Give the network namespace of a running container."""
+    descriptor = os.open(f"/proc/{boxes.containers.pid(record.id)}/ns/net", os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _socket(where: int, protocol: str, patience_seconds: float) -> socket.socket:
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as client:
-        client.settimeout(patience)
+    made = in_network_namespace(where, lambda: socket.socket(socket.AF_INET, kind))
+    made.settimeout(patience_seconds)
+    return made
+
+
+def serving(where: int, protocol: str, port: int) -> socket.socket:
+    """Return a server's socket in a namespace."""
+    server = _socket(where, protocol, PATIENCE_SECONDS)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("", port))
+    if protocol == "tcp":
+        server.listen(16)
+    return server
+
+
+def reach(
+    client: int,
+    address: str,
+    port: int,
+    server: socket.socket,
+    protocol: str = "tcp",
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> str | None:
+    """Send a word there and back; return the client's address as the server saw it, or None."""
+    server.settimeout(patience_seconds)
+    with _socket(client, protocol, patience_seconds) as near:
         try:
-            client.connect((address, port))
-            client.sendall(b"word\n")
-            return client.recv(100).decode().strip()
+            near.connect((address, port))
+            near.sendall(b"ping")
+            if protocol == "tcp":
+                far, peer = server.accept()
+                with far:
+                    far.settimeout(patience_seconds)
+                    far.sendall(far.recv(10))
+            else:
+                word, peer = server.recvfrom(10)
+                server.sendto(word, peer)
+            assert near.recv(10) == b"ping"
         except OSError:
-            return ""
-
-
-def answers(address: str, port: int, protocol: str = "tcp") -> str:
-    """As :func:`ask`, again until the server listens."""
-    found: list[str] = []
-
-    def once() -> bool:
-        found.append(ask(address, port, protocol, 1.0))
-        return bool(found[-1])
-
-    until(once, f"an answer from {address}:{port}/{protocol}", 10)
-    return found[-1]
+            return None
+    return str(peer[0])
