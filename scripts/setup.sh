@@ -27,6 +27,8 @@ libfuse2|drivers that live in user space (FUSE)
 libarchive13|reading image layers
 busybox-static|the busybox image
 debootstrap|the debian image
+zsh|the tests of completion in zsh
+fish|the tests of completion in fish
 '
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -182,6 +182,7 @@ _ROWS = (
     ),
     ("resume", "system", "unit", "", "", "Print a systemd unit that runs 'resume' at each boot"),
     ("system", "system", "config", "", "", "Show every directive and where it comes from"),
+    ("completion", "", "completion", "", "completion", "Write completion for bash, zsh or fish"),
     ("about", "", "version", "", "version", "Show the version information"),
 )
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from ..config import FlagValue
+from ..config import DEFAULT_CONFIG_FILE, Config, FlagValue
 from ..config_keys import KEYS, Disposition, Key
 from ..config_types import Boolean, ListOf, MapOf
 from ..errors import AlreadyExists, InvalidArgument, NotFound, StowageError
@@ -43,6 +43,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    if argv[0] == "__complete":
+        return _complete(argv[1:])
     try:
         parsed = parse(_global_flags(), argv, interspersed=False)
     except UsageError as error:
@@ -56,6 +58,21 @@ def _run(argv: Sequence[str]) -> int:
         print(commands.overview())
         return 0
     return _command(words, parsed)
+
+
+def _complete(words: Sequence[str]) -> int:
+    """Answer a shell that completes *words*, on the root that they name."""
+    from .completion import answer
+
+    flags = _global_flags()
+    config = None
+    try:
+        globals_ = parse(flags, words[:-1], interspersed=False)
+        config = Config.load(_config_flags(globals_), os.environ, DEFAULT_CONFIG_FILE)
+    except (UsageError, StowageError):
+        pass  # still being typed; commands and flags are known without it
+    answer(words, flags, config)
+    return 0
 
 
 def _global_flags() -> list[Flag]:

@@ -37,6 +37,8 @@ COMMANDS = {
     "busybox": "busybox-static",
     "debootstrap": "debootstrap",
     "git": "git",
+    "fish": "fish",
+    "zsh": "zsh",
 }
 
 _MKFS_PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
