@@ -49,7 +49,7 @@ def found(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("re", ["rename"]),
+        ("ren", ["rename"]),
         ("--debug ima", ["image", "images"]),
         ("--root ", [FILES]),
         ("--root /x ima", ["image", "images"]),
