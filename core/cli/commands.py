@@ -13,6 +13,7 @@ GROUPS = {
     "network": "Manage networks",
     "driver": "Show storage and network drivers",
     "layer": "Look into the layer store",
+    "volume": "Manage volumes",
     "system": "Look after the whole root",
 }
 
@@ -160,6 +161,11 @@ _ROWS = (
         "",
         "Display detailed information on one or more networks",
     ),
+    ("volume", "volume", "create", "", "", "Create a volume"),
+    ("volume", "volume", "ls", "list", "", "List volumes"),
+    ("volume", "volume", "rm", "remove", "", "Remove one or more volumes"),
+    ("inspect", "volume", "inspect", "", "", "Display detailed information on one or more volumes"),
+    ("prune", "volume", "prune", "", "", "Remove all unused local volumes"),
     ("driver", "driver", "ls", "list", "", "List drivers and what each can do here"),
     ("driver", "driver", "explain", "", "", "Say which driver is used, and why not the others"),
     ("driver", "driver", "options", "", "", "List the options of a driver"),

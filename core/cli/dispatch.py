@@ -23,7 +23,7 @@ from .streams import silence
 _SHORTS = {"storage-driver": "s", "debug": "D", "log-level": "l"}
 
 #: Commands whose own failure must not look like the container's: prefix and code of Docker's.
-_RUNNERS = ("run", "create")
+_RUNNERS = ("container run", "container create")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -121,7 +121,7 @@ def _command(words: Sequence[str], globals_: Parsed) -> int:
     except UsageError as error:
         _say_usage(error, name, command, entry.summary, words, globals_)
         return error.exit_code
-    return _act(command, parsed, globals_, runner=entry.words.split()[-1] in _RUNNERS, name=name)
+    return _act(command, parsed, globals_, runner=entry.words in _RUNNERS, name=name)
 
 
 def _wants_help(words: Sequence[str], command: Command) -> bool:

@@ -1,4 +1,4 @@
-"""``inspect``: Docker's documents of containers and images, and of snapshots."""
+"""``inspect``: Docker's documents of containers, images and volumes, and of snapshots."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import asdict
 from ..containers.describe import inspect_document
 from ..containers.describe_network import Attached
 from ..errors import InvalidArgument, NotFound
+from ..images.times import format_time
+from . import human
 from .command import Command
 from .context import Context
 from .errors import FAILED, describe
@@ -93,10 +95,29 @@ def layer(context: Context, name: str) -> Document:
     raise NotFound("layer", name)
 
 
+def volume(context: Context, name: str) -> Document:
+    """Return the document of the volume called *name*.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    found = context.engine.volumes.get(name)
+    return {
+        "CreatedAt": format_time(found.created_ns // human.NS * human.NS),
+        "Driver": found.driver,
+        "Labels": dict(found.labels),
+        "Mountpoint": str(found.path),
+        "Name": found.name,
+        "Options": {},
+        "Scope": "local",
+    }
+
+
 _FINDERS: Mapping[str, Find] = {
     "container": container,
     "image": image,
     "network": network,
+    "volume": volume,
     "layer": layer,
 }
 
@@ -186,5 +207,6 @@ COMMANDS = {
     "container inspect": Command(
         "[OPTIONS] CONTAINER [CONTAINER...]", shown(container), (FORMAT, _SIZE)
     ),
+    "volume inspect": Command("[OPTIONS] VOLUME [VOLUME...]", shown(volume), (FORMAT,)),
     "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", shown(image), (FORMAT,)),
 }

@@ -1,4 +1,4 @@
-"""``image prune`` and ``system prune``: removing what nobody uses, asked for first."""
+"""``image``, ``volume`` and ``system prune``: removing what nobody uses, asked for first."""
 
 from __future__ import annotations
 
@@ -127,9 +127,17 @@ def prune_containers(engine: Engine, which: Chosen, done: Pruned) -> None:
         done.size_bytes += used
 
 
+def prune_volumes(engine: Engine, which: Chosen, done: Pruned) -> None:
+    """Remove the volumes that no container uses."""
+    for pruned in engine.volumes.prune(lambda one: which.accepts(one.created_ns, one.labels)):
+        done.note("Volumes", pruned.name)
+        done.size_bytes += pruned.size_bytes
+
+
 # --- commands -----------------------------------------------------------------------------------
 
 _DANGLING = "This will remove all dangling images."
+_VOLUMES = "This will remove all local volumes not used by at least one container."
 _UNUSED = "This will remove all images without at least one container associated to them."
 
 
@@ -142,10 +150,24 @@ def _image_prune(context: Context, parsed: Parsed) -> None:
     context.print(done.text())
 
 
+def _volume_prune(context: Context, parsed: Parsed) -> None:
+    which = chosen(parsed, known=("label", "label!"))
+    if not confirmed(parsed, _VOLUMES):
+        return
+    done = Pruned()
+    _ = context.engine.containers  # those that were being made when somebody was killed use none
+    prune_volumes(context.engine, which, done)
+    context.print(done.text())
+
+
 def _system_prune(context: Context, parsed: Parsed) -> None:
     which, every = chosen(parsed), parsed.on("all")
+    volumes = parsed.on("volumes")
+    if volumes and which.until_ns is not None:
+        raise InvalidArgument('The "until" filter is not supported with "--volumes"')
     items = [
         "all stopped containers",
+        *(["all volumes not used by at least one container"] if volumes else []),
         "all images without at least one container associated to them"
         if every
         else "all dangling images",
@@ -156,6 +178,8 @@ def _system_prune(context: Context, parsed: Parsed) -> None:
         return
     done = Pruned()
     prune_containers(context.engine, which, done)
+    if volumes:
+        prune_volumes(context.engine, which, done)
     prune_images(context.engine, which, done, every=every)
     done.size_bytes += context.engine.images.collect().size_bytes
     context.print(done.text())
@@ -173,6 +197,7 @@ COMMANDS = {
         _image_prune,
         (switch("all", "Remove all unused images, not just dangling ones", "a"), FILTER, FORCE),
     ),
+    "volume prune": Command("[OPTIONS]", _volume_prune, (FILTER, FORCE)),
     "system prune": Command(
         "[OPTIONS]",
         _system_prune,
@@ -180,6 +205,7 @@ COMMANDS = {
             switch("all", "Remove all unused images not just dangling ones", "a"),
             FILTER,
             FORCE,
+            switch("volumes", "Prune volumes"),
         ),
     ),
 }

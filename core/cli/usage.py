@@ -15,11 +15,13 @@ from .context import Context
 from .flags import Parsed, switch
 from .image import FORMAT, IMAGES, image_rows
 from .table import Listing
+from .volume import VOLUMES, volume_row
 
 if TYPE_CHECKING:
     from ..containers.model import ContainerRecord
     from ..engine import Engine
     from ..images.rows import Image
+    from ..volumes.service import Volume
 
 SUMMARY = Listing(
     {
@@ -43,6 +45,8 @@ class _Sizes:
     size_by_layer: Mapping[str, int]
     users_by_layer: Mapping[str, int]
     size_by_container: Mapping[str, int]
+    volumes: Sequence[Volume]
+    size_by_volume: Mapping[str, int]
     recipes_bytes: int
     in_trash: int
 
@@ -77,6 +81,7 @@ def _measured(engine: Engine) -> _Sizes:
     used = engine.layers.df()
     containers = engine.containers.list()
     images = engine.images.list(intermediate=True)
+    volumes = engine.volumes.list()
     sizes: dict[str, int] = {}
     for info in used.layers:
         if info.usage is not None:
@@ -87,6 +92,8 @@ def _measured(engine: Engine) -> _Sizes:
         size_by_layer=sizes,
         users_by_layer=Counter(name for image in images for name in image.chain),
         size_by_container={record.id: _written(engine, record) for record in containers},
+        volumes=volumes,
+        size_by_volume={volume.name: _held(engine, volume) for volume in volumes},
         recipes_bytes=used.recipes_bytes,
         in_trash=used.in_trash,
     )
@@ -96,6 +103,14 @@ def _written(engine: Engine, record: ContainerRecord) -> int:
     """What a container has written; nothing where that cannot be told just now."""
     try:
         return engine.layers.usage(record.snapshot, driver=record.driver).size_bytes
+    except StowageError:
+        return 0
+
+
+def _held(engine: Engine, volume: Volume) -> int:
+    """What is in a volume; nothing if it is gone by now."""
+    try:
+        return engine.volumes.usage(volume.name).size_bytes
     except StowageError:
         return 0
 
@@ -113,9 +128,13 @@ def _summary(sizes: _Sizes) -> Sequence[Mapping[str, object]]:
     written = sum(sizes.size_by_container.values())
     idle = written - sum(sizes.size_by_container[record.id] for record in alive)
     in_use = sum(1 for image in sizes.images if sizes.users(image))
+    used = [volume.name for volume in sizes.volumes if volume.users]
+    held = sum(sizes.size_by_volume.values())
+    unused = held - sum(sizes.size_by_volume[name] for name in used)
     return [
         _row("Images", len(sizes.images), in_use, sizes.images_bytes, sizes.images_reclaimable),
         _row("Containers", len(sizes.containers), len(alive), written, idle),
+        _row("Local Volumes", len(sizes.volumes), len(used), held, unused),
         _row("Recipes", len(sizes.size_by_layer), len(sizes.size_by_layer), sizes.recipes_bytes, 0),
     ]
 
@@ -150,12 +169,19 @@ def _verbose(sizes: _Sizes) -> str:
             )
             for record in sizes.containers
         ),
-        fields=("ID", "Image", "Command", "Size", "RunningFor", "Status", "Names"),
+        fields=(
+            "ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names",
+        ),
+    )  # fmt: skip
+    volumes = VOLUMES.show(
+        (volume_row(one, size_bytes=sizes.size_by_volume[one.name]) for one in sizes.volumes),
+        fields=("Name", "Links", "Size"),
     )
     return "\n".join(
         (
             "Images space usage:", "", images, "",
             "Containers space usage:", "", containers, "",
+            "Local Volumes space usage:", "", volumes, "",
             f"Recipes: {human.size(sizes.recipes_bytes)}",
             f"Removals waiting in the trash: {sizes.in_trash}",
         )
