@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .containers.model import ContainerSpec as ContainerSpec
+    from .containers.namespaces import Namespaces as Namespaces
+    from .containers.resources import Resources as Resources
     from .containers.running import RunResult as RunResult
+    from .containers.security import Security as Security
     from .effects import effect as effect
     from .effects import effectful as effectful
     from .engine import Engine as Engine
@@ -73,13 +76,16 @@ _MODULE_BY_NAME = {
     "Kind": ".model",
     "LayerTree": ".model",
     "Mount": ".model",
+    "Namespaces": ".containers.namespaces",
     "NoSpace": ".errors",
     "NotFound": ".errors",
     "NotSupported": ".errors",
     "Option": ".options",
     "Options": ".options",
     "PermissionDenied": ".errors",
+    "Resources": ".containers.resources",
     "RunResult": ".containers.running",
+    "Security": ".containers.security",
     "SizeType": ".options",
     "StorageCapabilities": ".model",
     "StorageProbe": ".model",
@@ -115,13 +121,16 @@ __all__ = [
     "Kind",
     "LayerTree",
     "Mount",
+    "Namespaces",
     "NoSpace",
     "NotFound",
     "NotSupported",
     "Option",
     "Options",
     "PermissionDenied",
+    "Resources",
     "RunResult",
+    "Security",
     "SizeType",
     "StorageCapabilities",
     "StorageProbe",

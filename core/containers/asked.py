@@ -11,10 +11,19 @@ from ..errors import InvalidArgument
 
 if TYPE_CHECKING:
     from .model import ContainerSpec
+    from .namespaces import Namespaces
     from .networking import Networking
+    from .resources import Resources
+    from .security import Security
 
 
-class Asked(TypedDict, total=False):
+class _Wishes(TypedDict, total=False):
+    resources: Resources
+    security: Security
+    namespaces: Namespaces
+
+
+class Asked(_Wishes, total=False):
     """Keyword arguments of :meth:`Engine.run` and :meth:`Engine.create`; all may be left out.
 
     *volumes* are ``host:container[:ro]``, ``name:container[:ro]`` or ``container``, *mounts* what
@@ -22,7 +31,8 @@ class Asked(TypedDict, total=False):
     *network* is a name, ``"host"``, ``"none"`` or ``container:<name|id>``; *ports* are what ``-p``
     takes, *exposed* what ``--expose`` does, *extra_hosts* addresses by name. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
-    of an image (pass ``""`` for that).
+    of an image (pass ``""`` for that). *resources*, *security* and *namespaces* are limits, rights
+    and namespaces.
     """
 
     name: str | None
@@ -84,6 +94,7 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         storage_driver=asked.get("storage_driver"),
         storage_options=tuple(asked.get("storage_options", ())),
         rootfs=None if rootfs is None else Path(rootfs),
+        **_wishes(asked),
     )
 
 
@@ -100,6 +111,18 @@ def _networking(asked: Asked) -> Networking:
         extra_hosts=[f"{name}:{text}" for name, text in asked.get("extra_hosts", {}).items()],
         mac_address=asked.get("mac_address", ""),
     )
+
+
+def _wishes(asked: Asked) -> _Wishes:
+    """What is handed on as it is; the default of each is the specification's."""
+    wishes: _Wishes = {}
+    if "resources" in asked:
+        wishes["resources"] = asked["resources"]
+    if "security" in asked:
+        wishes["security"] = asked["security"]
+    if "namespaces" in asked:
+        wishes["namespaces"] = asked["namespaces"]
+    return wishes
 
 
 def words(command: Sequence[str]) -> tuple[str, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 from ..errors import CommandFailed, StowageError
+from ..linux.oom import OomWatch
 from ..linux.process import identity
 from .context import Context
 from .creating import create
@@ -36,6 +38,8 @@ class RunResult:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
+    oom_killed: bool = False
+    """Whether memory ran out."""
 
 
 def run(
@@ -72,7 +76,10 @@ def run(
 
     try:
         created(record)
-        with launch(context, record, runtime) as ready:
+        with launch(context, record, runtime) as ready, ExitStack() as watches:
+            watch = None
+            if record.spec.resources.memory_bytes:
+                watch = watches.enter_context(OomWatch(ready.cgroup))
             outcome = run_directly(
                 runtime,
                 ready.files,
@@ -82,6 +89,7 @@ def run(
                 timeout_seconds=timeout_seconds,
                 started=partial(started, ready.joined),
             )
+            oom_killed = watch is not None and watch.killed(outcome.collected.exit_code)
     except BaseException as error:
         try:
             _give_up(context, record, error)
@@ -89,10 +97,12 @@ def run(
             _leave_to_recovery(context, record, None)
             raise
         raise
-    return _end(context, record, outcome)
+    return _end(context, record, outcome, oom_killed=oom_killed)
 
 
-def _end(context: Context, record: ContainerRecord, outcome: Outcome) -> RunResult:
+def _end(
+    context: Context, record: ContainerRecord, outcome: Outcome, *, oom_killed: bool
+) -> RunResult:
     done = outcome.collected
     code = KILLED if done.timed_out else done.exit_code
     failure = None
@@ -105,13 +115,13 @@ def _end(context: Context, record: ContainerRecord, outcome: Outcome) -> RunResu
         with context.locked(record.id, "is recording its end"):
             if context.rows.find(record.id) is not None:  # else removed by force meanwhile
                 clean_up(context, record)
-                _record_end(context, record, code, failure)
+                _record_end(context, record, code, failure, oom_killed=oom_killed)
     except BaseException:
         _leave_to_recovery(context, record, code)
         raise
     if failure is not None:
         raise failure
-    return RunResult(record.id, code, done.stdout, done.stderr, done.timed_out)
+    return RunResult(record.id, code, done.stdout, done.stderr, done.timed_out, oom_killed)
 
 
 def _leave_to_recovery(context: Context, record: ContainerRecord, code: int | None) -> None:
@@ -125,7 +135,12 @@ def _leave_to_recovery(context: Context, record: ContainerRecord, code: int | No
 
 
 def _record_end(
-    context: Context, record: ContainerRecord, code: int, failure: StowageError | None
+    context: Context,
+    record: ContainerRecord,
+    code: int,
+    failure: StowageError | None,
+    *,
+    oom_killed: bool,
 ) -> None:
     never_ran = failure is not None
     removing = record.spec.auto_remove
@@ -133,8 +148,9 @@ def _record_end(
     record = context.rows.update(
         record,
         state=ContainerState.REMOVING if removing else state,
-        events=() if never_ran else ("die",),
+        events=() if never_ran else ("oom", "die") if oom_killed else ("die",),
         exit_code=code,
+        oom_killed=oom_killed,
         finished_ns=0 if never_ran else time.time_ns(),
         error=failure.brief if failure else "",
         monitor="",

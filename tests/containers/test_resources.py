@@ -19,6 +19,7 @@ from stowage.config import Config
 from stowage.config_types import Ulimit
 from stowage.containers import own_limits, resource_checks
 from stowage.containers.describe import inspect_document
+from stowage.containers.namespaces import Namespaces
 from stowage.containers.resource_checks import verified
 from stowage.containers.resource_config import resource_config, rlimits
 from stowage.containers.resource_values import (
@@ -30,6 +31,7 @@ from stowage.containers.resource_values import (
     parse_weight_device,
 )
 from stowage.containers.resources import DeviceValue, Resources, with_defaults
+from stowage.containers.security import Security
 from stowage.containers.units import parse_memory, parse_nano_cpus
 from stowage.errors import InvalidArgument, PermissionDenied
 from stowage.linux.cgroups import hierarchies
@@ -318,7 +320,11 @@ EATER = ("sh", "-c", "a=x; while :; do a=$a$a; done")
 def test_who_eats_more_than_its_memory_is_killed(by_runtime: Boxes) -> None:
     """137, and the record says why."""
     boxes, few = by_runtime, Resources(memory_bytes=8 << 20)
-    assert boxes.run(*EATER, resources=few).exit_code == 137
+    eaten = boxes.run(*EATER, resources=few, auto_remove=False)
+    assert (eaten.exit_code, eaten.oom_killed) == (137, True)
+    assert boxes.containers.get(eaten.container_id).runtime.oom_killed
+    killed = boxes.run("sh", "-c", "kill -9 $$; exit 9", resources=few)
+    assert (killed.exit_code, killed.oom_killed) == (9, False)
 
     record = boxes.start(*EATER, resources=few)
     assert boxes.containers.wait(record.id, 30) == 137
@@ -375,3 +381,18 @@ def test_a_limit_beyond_ours_is_refused_at_start_too(
 
 def test_the_checks_say_what_this_machine_has() -> None:
     assert resource_checks.verified(Resources(cpuset_cpus="0")).cpuset_cpus == "0"
+
+
+def test_python_users_ask_for_them_by_name(boxes: Boxes) -> None:
+    """Limits, rights and namespaces go to ``Engine.run`` as they are."""
+    script = "ulimit -n; grep NoNewPrivs /proc/self/status; readlink /proc/self/ns/uts"
+    done = boxes.engine.run(
+        "busybox", ["sh", "-c", script], network="none",
+        resources=Resources(ulimits={"nofile": Ulimit(77, 77)}),
+        security=Security(no_new_privileges=True), namespaces=Namespaces(uts="host"),
+    )  # fmt: skip
+
+    assert done.stdout.decode().split() == [
+        "77", "NoNewPrivs:", "1", os.readlink("/proc/self/ns/uts"),
+    ]  # fmt: skip
+    assert not done.oom_killed
