@@ -143,7 +143,7 @@ def _connect(
     network: Network,
     reservation: Reservation | None,
 ) -> Endpoint:
-    from ..net.networks import EndpointRequest
+    from ..net.endpoints import EndpointRequest
 
     wanted = record.spec.networking
     asked = EndpointRequest(

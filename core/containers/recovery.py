@@ -53,7 +53,7 @@ def recover(context: Context) -> None:
     if volume_rows.unfinished(context.root.metastore.read()):
         context.root.volumes.recover()
     for endpoint in context.root.networks.orphaned_endpoints():
-        context.root.networks.disconnect(endpoint)
+        _guarded(endpoint.container_id, partial(context.root.networks.disconnect, endpoint))
     ensure_rotator(context)
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,12 @@ from stowage.containers.networking import Networking
 from stowage.engine import Engine
 from stowage.errors import Busy, NotSupported
 from stowage.linux.namespaces import open_namespace
+from stowage.linux.nft import NftSession
 from stowage.model import PortMapping
 from stowage.net.port_specs import parse_publishes
 
 from .boxes import Boxes, until
+from .test_bridge import other_root
 from .wires import (
     DISBELIEF_SECONDS,
     HOST,
@@ -266,12 +269,62 @@ def test_two_processes_never_publish_one_port_twice(boxes: Boxes) -> None:
     assert len({endpoint.mac_address for endpoint in endpoints}) == 10
 
 
-def test_without_rules_nothing_can_be_published(boxes: Boxes, tmp_path: object) -> None:
-    from .test_bridge import other_root
-
+def test_without_rules_nothing_can_be_published(boxes: Boxes, tmp_path: Path) -> None:
     keys: dict[str, object] = {"firewall-backend": "none", "bridge-name": "b-bare"}
-    with other_root(boxes, tmp_path, keys) as engine:  # type: ignore[arg-type]  # a Path
+    with other_root(boxes, tmp_path, keys) as engine:
         with pytest.raises(NotSupported, match=r"cannot publish 0\.0\.0\.0:8080->80/tcp"):
             engine.run("busybox", ["true"], ports=["8080:80"])
         assert engine.containers.list() == []
         assert engine.networks.recorded().endpoints == []
+
+
+@pytest.fixture
+def closed_host() -> Iterator[None]:
+    """A host whose own filter drops what comes in and what is passed on, as firewalls set it up."""
+    session = NftSession()
+    session.transact(
+        "add table inet closed\n"
+        "add chain inet closed input { type filter hook input priority 0; policy drop; }\n"
+        "add rule inet closed input iif lo accept\n"
+        "add rule inet closed input ct state established accept\n"
+        "add chain inet closed forward { type filter hook forward priority 0; policy drop; }\n"
+    )
+    yield
+    session.transact("delete table inet closed\n")
+    session.close()
+
+
+@pytest.mark.usefixtures("closed_host")
+def test_a_host_that_drops_is_respected_and_named_once(
+    boxes: Boxes, stranger: Remote, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "stowage.net"):
+        web = started(boxes, "8080:80")
+        started(boxes, "8081:80")
+
+    assert caplog.text.count("the host drops what comes in (policy of inet closed input)") == 1
+    assert caplog.text.count("the host drops forwarded packets (policy of inet closed forw") == 1
+    with network_of(boxes, web) as inside, serving(inside, "tcp", 80) as server:
+        here = open_namespace("net")
+        assert reach(here, HOST, 8080, server) == GATEWAY
+        os.close(here)
+        assert reach(stranger.descriptor, HOST, 8080, server, "tcp", DISBELIEF_SECONDS) is None
+
+
+@pytest.mark.usefixtures("closed_host")
+def test_allow_forward_and_publish_policy_open_it(
+    boxes: Boxes, stranger: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys: dict[str, object] = {
+        "allow-forward": True, "publish-policy": "docker", "bridge-name": "b-open",
+    }  # fmt: skip
+    with other_root(boxes, tmp_path, keys) as engine:
+        record = engine.create("busybox", ["sleep", "60"], ports=["8080:80"])
+        with caplog.at_level("WARNING", "stowage.net"):
+            engine.start(record.id)
+        assert caplog.text == ""
+        inside = os.open(f"/proc/{engine.containers.pid(record.id)}/ns/net", os.O_RDONLY)
+        with serving(inside, "tcp", 80) as server:
+            assert reach(stranger.descriptor, HOST, 8080, server) == REMOTE
+        os.close(inside)
+        engine.remove(record.id, force=True)
