@@ -107,6 +107,23 @@ def own_root(guide: Guide) -> None:
     guide.shell("head -n 1 /etc/passwd; ls -d /usr/share")
 
 
+def on_the_bridge(guide: Guide) -> None:
+    """A web server on the default network, published: reached at every address of this machine,
+    by other containers and by itself. No proxy: one element of an nftables map."""
+    guide.shell("stowage run -d --name web -p 8080:80 busybox httpd -f -h /home")
+    guide.shell("stowage exec web sh -c 'echo Ahoy from $(hostname -i) > /home/index.html'")
+    guide.shell(
+        "wget -q -O - http://127.0.0.1:8080/ || busybox wget -q -O - http://127.0.0.1:8080/"
+    )
+    guide.shell("stowage run --rm busybox wget -q -O - http://172.17.0.2/")
+    guide.shell("stowage run --rm --network container:web busybox wget -q -O - http://127.0.0.1/")
+    guide.shell("stowage ps; stowage port web; stowage network ls")
+    guide.shell("stowage diff web")
+    guide.shell("stowage commit web site")
+    guide.shell("stowage rm -f web")
+    guide.shell("stowage run --rm site cat /home/index.html")
+
+
 def accounts(guide: Guide) -> None:
     """What all that takes on disk, and whether it is whole: every file against its digest."""
     guide.shell("stowage df")
@@ -116,7 +133,7 @@ def accounts(guide: Guide) -> None:
 def clean_up(guide: Guide) -> None:
     """Removing is a rename; the space comes back in the background."""
     guide.shell("stowage rm -f ship raft wreck")
-    guide.shell("stowage rmi loaded busybox")
+    guide.shell("stowage rmi site loaded busybox")
     guide.shell("stowage gc")
     guide.shell("stowage layers")
 
@@ -169,6 +186,7 @@ WITH_CONTAINERS: tuple[Chapter, ...] = (
     ("Isolation", isolation, ("busybox", "overlay", "conmon")),
     ("A container on vfs", on_vfs, ("busybox",)),
     ("Commit, and run again", again, ("busybox", "overlay", "conmon")),
+    ("A web server on the bridge", on_the_bridge, ("busybox", "overlay", "conmon")),
     ("Your own root, copy-on-write", own_root, ("overlay",)),
     ("Accounts", accounts, ()),
     ("Cleaning up", clean_up, ("busybox", "overlay", "conmon")),

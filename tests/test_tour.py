@@ -27,8 +27,18 @@ def toured(*prefix: str, directory: Path) -> str:
 def test_with_containers_every_chapter_is_shown(tmp_path: Path) -> None:
     said = toured(directory=tmp_path)
 
-    for wanted in ("native_diff", "hello from", "D /etc/group", "I float", "cargo", "clean"):
+    for wanted in (
+        "native_diff",
+        "hello from",
+        "D /etc/group",
+        "I float",
+        "cargo",
+        "clean",
+        "0.0.0.0:8080->80/tcp",
+        "A /home/index.html",
+    ):
         assert wanted in said
+    assert said.count("Ahoy from 172.17.0.2") == 4
     assert "Left out" not in said
     assert "D /etc/passwd" in said
 

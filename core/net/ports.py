@@ -102,23 +102,6 @@ def reserve(
     return reservation
 
 
-def reserve_again(
-    mappings: Sequence[PortMapping], owner: Owner = lambda mapping: None
-) -> Reservation:
-    """Reserve exactly *mappings* once more, as a restart does; raises as :func:`reserve`."""
-    reservation = Reservation(tuple(mappings), [])
-    try:
-        for mapping in mappings:
-            reservation.sockets.append(_hold(mapping))
-    except _Taken as taken:
-        reservation.close()
-        raise _in_use(taken.mapping, owner) from taken
-    except BaseException:
-        reservation.close()
-        raise
-    return reservation
-
-
 def _order(mapping: PortMapping) -> tuple[int, str, int, int]:
     return (
         mapping.container_port, mapping.protocol, mapping.host_address.version, mapping.host_port,

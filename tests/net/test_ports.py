@@ -23,11 +23,19 @@ from stowage.net.ports import (
     Reservation,
     ephemeral_range,
     reserve,
-    reserve_again,
     reserved_ports,
 )
 
 pytestmark = pytest.mark.requires_root
+
+
+def held(mapping: PortMapping) -> Reservation:
+    """Reserve exactly that."""
+    port = (mapping.host_port, mapping.host_port)
+    address = mapping.host_address
+    request = PortRequest(mapping.protocol, mapping.container_port, address, port)
+    return reserve([request], versions=[address.version])
+
 
 R = TypeVar("R")
 ANY4, ANY6 = ip_address("0.0.0.0"), ip_address("::")
@@ -94,9 +102,9 @@ def test_two_mappings_conflict_exactly_where_the_kernel_says(data: st.DataObject
     )  # fmt: skip
 
     def run() -> bool:
-        with reserve_again([one]):
+        with held(one):
             try:
-                reserve_again([other]).close()
+                held(other).close()
             except Busy:
                 return True
         return False
