@@ -111,6 +111,11 @@ class Config:
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
     labels: tuple[str, ...] = ()
+    cgroup_parent: str | None = None
+    default_cgroupns_mode: str | None = None
+    default_ipc_mode: str = "private"
+    no_new_privileges: bool = False
+    seccomp_profile: str | None = None
     default_shm_size: int = 64 << 20
     default_ulimits: Mapping[str, Ulimit] = field(default_factory=dict)
     log_driver: str = "json-file"

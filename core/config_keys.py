@@ -153,6 +153,23 @@ _HONOURED = (
         "where networks without a subnet get one; unset: Docker's",
         flag="default-address-pool",
     ),
+    Key(
+        "cgroup-parent", Text(), None, "parent of containers' cgroups; unset: one of the root's own"
+    ),
+    Key(
+        "default-cgroupns-mode",
+        Choice(("host", "private")),
+        None,
+        "cgroup namespace of containers; unset: host on cgroup v1, private on v2",
+    ),
+    Key(
+        "default-ipc-mode",
+        Choice(("private", "shareable")),
+        "private",
+        "whether other containers may join the IPC namespace of one",
+    ),
+    Key("no-new-privileges", Boolean(), False, "no program in a container gains privileges"),
+    Key("seccomp-profile", Text(), None, "seccomp profile of containers; unset: Docker's default"),
     Key("default-shm-size", Size(), 64 << 20, "bytes of /dev/shm in containers"),
     Key(
         "default-ulimits",
@@ -207,10 +224,6 @@ _IGNORED = (
     *_ignored("layers are always pushed whole or not at all", "allow-nondistributable-artifacts"),
     *_ignored("no browser is served", "api-cors-header"),
     *_ignored("there is no build cache to collect here", "builder"),
-    *_ignored(
-        "cgroups are named after the root, so that what a crash leaves is found again",
-        "cgroup-parent",
-    ),
     *_ignored("there is no swarm and no cluster store", "cluster-advertise", "cluster-store"),
     *_ignored("there is no swarm and no cluster store", "cluster-store-opts"),
     *_ignored("there is no swarm", "swarm-default-advertise-addr", "node-generic-resources"),
@@ -219,7 +232,6 @@ _IGNORED = (
     *_ignored("containerd is not used", "containerd", "containerd-namespace", "cri-containerd"),
     *_ignored("containerd is not used", "containerd-plugin-namespace"),
     *_ignored("no real-time budget is handed out", "cpu-rt-period", "cpu-rt-runtime"),
-    *_ignored("the runtime's own defaults hold", "default-cgroupns-mode", "default-ipc-mode"),
     *_ignored("cgroups are managed by the runtime directly (cgroupfs)", "exec-opts"),
     *_ignored("nothing is experimental", "experimental"),
     *_ignored("it names features of Docker's own", "features"),
@@ -245,8 +257,6 @@ _REFUSED = (
         "userns-remap",
     ),
     *_refused("containers would not be labelled and confined as you expect", "selinux-enabled"),
-    *_refused("system calls would not be filtered as the profile says", "seccomp-profile"),
-    *_refused("programs in containers could gain privileges all the same", "no-new-privileges"),
 )
 
 KEYS = {key.name: key for key in (*_HONOURED, *_KEPT, *_IGNORED, *_REFUSED)}

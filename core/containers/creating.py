@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvalidArgument, NotFound
 from . import hostroot, volume_use
 from .context import Context
+from .defaults import configured
 from .devices import device_nodes
 from .init_process import find_init
 from .log_config import verified as verified_log
@@ -20,7 +21,6 @@ from .namespaces import check_namespaces, resolved
 from .networking import SHARED_PREFIX, check_networking, shared_with
 from .own_limits import check_own_limits
 from .resource_checks import verified
-from .resources import with_defaults
 from .rows import new_record
 from .security import check_capabilities
 from .security_options import check_sysctls
@@ -55,8 +55,8 @@ def create(
     image, spec = _merged(context, spec)
     _check(spec)
     config = context.root.config
-    resources = with_defaults(spec.resources, config.default_ulimits, config.default_shm_size)
-    spec = replace(spec, resources=verified(resources))
+    spec = configured(spec, config)
+    spec = replace(spec, resources=verified(spec.resources))
     check_own_limits(spec.resources)
     spec = replace(spec, log=verified_log(spec.log, config.log_driver, config.log_opts))
     spec = volume_use.settled(context, spec, image)
