@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .images.service import Images
     from .layers.store import LayerStore
     from .net.networks import Networks
+    from .store.events import Event
     from .volumes.service import Volumes
 
 logger = logging.getLogger("stowage")
@@ -327,6 +328,14 @@ class Engine(Closing):
             if self._containers is None:
                 self._containers = Containers(self)
             return self._containers
+
+    def events(
+        self, *, since_ns: int | None = None, until_ns: int | None = None
+    ) -> Iterator[Event]:
+        """Yield what happens in this root, by whatever process; see :func:`.read_events`."""
+        from .store.events import read_events
+
+        return read_events(self.metastore, since_ns=since_ns, until_ns=until_ns)
 
     # --- containers from Python --------------------------------------------------------------
 

@@ -175,6 +175,7 @@ _ROWS = (
     ("layer", "layer", "unmount", "", "unmount", "Unmount what 'mount' mounted"),
     ("system", "system", "check", "", "check", "Verify the root against its records"),
     ("system", "system", "gc", "", "gc", "Remove what nothing refers to"),
+    ("events", "system", "events", "", "events", "Get real time events from the server"),
     ("usage", "system", "df", "", "df", "Show disk usage"),
     ("prune", "system", "prune", "", "", "Remove unused data"),
     ("about", "system", "info", "", "info", "Display system-wide information"),

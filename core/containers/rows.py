@@ -6,6 +6,7 @@ State changes and the event that tells of them are one transaction.
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -248,11 +249,29 @@ class ContainerRows:
         attributes = {**record.spec.labels, "image": record.image_name, "name": record.name}
         if action == "die":
             attributes["exitCode"] = str(record.runtime.exit_code)
+        elif action == "kill":
+            attributes["signal"] = str(int(signal.SIGKILL))  # unless it is said
+        elif action == "start":
+            _record_volumes(tx, record, "mount")
         record_event(tx, "container", action, record.id, {**attributes, **more})
+        if action == "die":
+            _record_volumes(tx, record, "unmount")
 
     def record_event(self, record: ContainerRecord, action: str, **more: str) -> None:
         """Append an event that changes no state ("kill", "exec_start")."""
         self._metastore.transact(lambda tx: self.event(tx, record, action, **more))
+
+
+def _record_volumes(tx: sqlite3.Connection, record: ContainerRecord, action: str) -> None:
+    for mount in record.spec.volumes.mounts:
+        attributes = {"container": record.id, "driver": "local"}
+        if action == "mount":
+            attributes |= {
+                "destination": mount.target,
+                "propagation": "",
+                "read/write": str(not mount.read_only).lower(),
+            }
+        record_event(tx, "volume", action, mount.name, attributes)
 
 
 def _require_image(tx: sqlite3.Connection, record: ContainerRecord) -> None:

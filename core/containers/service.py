@@ -141,7 +141,9 @@ class Containers:
                 details="the process that runs it holds its stdio",
             )
         files = self._context.files(record.id)
-        return AttachedClient(files.bundle, record.runtime.monitor_process, tty=record.spec.tty)
+        client = AttachedClient(files.bundle, record.runtime.monitor_process, tty=record.spec.tty)
+        self._context.rows.record_event(record, "attach")
+        return client
 
     def run(
         self,
@@ -317,7 +319,9 @@ class Containers:
         """Write the archive of a container's whole root; it may run meanwhile."""
         from .contents import export
 
-        export(self._context, self.get(reference), out)
+        record = self.get(reference)
+        export(self._context, record, out)
+        self._context.rows.record_event(record, "export")
 
     def commit(
         self,
@@ -332,15 +336,20 @@ class Containers:
         """Make an image of a container; see :func:`.contents.commit`."""
         from .contents import commit
 
-        return commit(
+        record = self.get(reference)
+        made = commit(
             self._context,
-            self.get(reference),
+            record,
             image,
             author=author,
             message=message,
             changes=changes,
             pause=pause,
         )
+        self._context.rows.record_event(
+            record, "commit", comment=message, imageID=made.id, imageRef=image or ""
+        )
+        return made
 
     def frozen(self, reference: str) -> AbstractContextManager[None]:
         """Let a running container stand still for the time of the ``with``."""

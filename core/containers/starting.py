@@ -134,7 +134,7 @@ def _start(
     running = context.rows.update(
         record,
         state=ContainerState.RUNNING,
-        events=("start",),
+        events=("attach", "start") if attach else ("start",),
         starting=False,
         process=process,
         monitor_process=created.monitor,

@@ -317,6 +317,9 @@ class Images:
             return self._layers.export(name, to, driver=driver_by_chain[name])
 
         save_images(chosen, out, format, export, self.layout.data_root)
+        with self._metastore.transaction() as tx:
+            for saved in chosen:
+                record_event(tx, "image", "save", saved.image.id, {"name": saved.image.id})
 
     def _chosen(self, references: Iterable[str]) -> Sequence[SavedImage]:
         from .saving import SavedImage
