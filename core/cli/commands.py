@@ -97,6 +97,14 @@ _ROWS = (
         "Create a new image from a container's changes",
     ),
     (
+        "copy",
+        "container",
+        "cp",
+        "",
+        "cp",
+        "Copy files/folders between a container and the local filesystem",
+    ),
+    (
         "container",
         "container",
         "export",

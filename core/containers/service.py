@@ -323,6 +323,29 @@ class Containers:
         export(self._context, record, out)
         self._context.rows.record_event(record, "export")
 
+    def copy_in(
+        self, reference: str, source: str | BinaryIO, path: str, *, follow: bool = False
+    ) -> None:
+        """Copy a path of the host, or an archive, into a container; see :mod:`.copying`."""
+        from .copying import copy_in
+
+        copy_in(self._context, self.get(reference), source, path, follow=follow)
+
+    def copy_out(
+        self,
+        reference: str,
+        path: str,
+        target: str | BinaryIO,
+        *,
+        follow: bool = False,
+        keep_owner: bool = False,
+    ) -> None:
+        """Copy a path of a container to the host; see :func:`.copying.copy_out`."""
+        from .copying import copy_out
+
+        record = self.get(reference)
+        copy_out(self._context, record, path, target, follow=follow, keep_owner=keep_owner)
+
     def commit(
         self,
         reference: str,

@@ -49,10 +49,14 @@ _Payload = tuple[int, Extents]
 class Extractor(AbstractContextManager["Extractor"]):
     """Makes members in *tree*, their payloads taken from *archive*.
 
-    What its recipe cannot know, for it depends on the tree, goes into *trailer*.
+    What its recipe cannot know, for it depends on the tree, goes into *trailer*. Without *marks*
+    no name means a deletion.
     """
 
-    def __init__(self, tree: Tree, archive: Archive, trailer: RecipeTrailer | None) -> None:
+    def __init__(
+        self, tree: Tree, archive: Archive, trailer: RecipeTrailer | None, *, marks: bool = True
+    ) -> None:
+        self._marks = marks
         self._archive = archive
         self._trailer = trailer
         self._prefix = tree.xattr_prefix
@@ -82,7 +86,7 @@ class Extractor(AbstractContextManager["Extractor"]):
             OSError: what the kernel said.
         """
         path = member.name
-        if is_mark(path):
+        if self._marks and is_mark(path):
             self._mark(path)
             self._archive.skip(member.size + -member.size % BLOCK)
         elif member.type == DIRECTORY:

@@ -32,9 +32,15 @@ _TYPE_BY_FORMAT = {
 
 
 class Packer(AbstractContextManager["Packer"]):
-    """Packs paths of the tree at *root*, in the order in which they are added."""
+    """Packs paths of the tree at *root*, in the order in which they are added.
 
-    def __init__(self, root: int, writer: TarWriter, prefix: str = "") -> None:
+    Without *marks* names that mean a deletion in a layer are names like any other.
+    """
+
+    def __init__(
+        self, root: int, writer: TarWriter, prefix: str = "", *, marks: bool = True
+    ) -> None:
+        self._marks = marks
         self._root = root
         self._writer = writer
         self._prefix = prefix
@@ -58,7 +64,7 @@ class Packer(AbstractContextManager["Packer"]):
             if one.opaque:
                 self._mark(join(one.path, OPAQUE_NAME))
             elif one.kind is ChangeKind.DELETED:
-                parent, name = _representable(one.path)
+                parent, name = self._representable(one.path)
                 self._mark(join(parent, WHITEOUT_PREFIX + name))
             elif one.kind is not None:
                 if one.status is None or stat.S_ISREG(one.status.st_mode):
@@ -80,7 +86,7 @@ class Packer(AbstractContextManager["Packer"]):
             return
         if stat.S_ISSOCK(mode):
             return
-        parent, name = _representable(path)
+        parent, name = self._representable(path)
         directory = self._enter(parent)
         if status.st_nlink > 1 and self._linked(path, status):
             return
@@ -90,7 +96,7 @@ class Packer(AbstractContextManager["Packer"]):
         self._writer.entry(path, kind, status, link=link, xattrs=xattrs)
 
     def _file(self, path: bytes) -> None:
-        parent, name = _representable(path)
+        parent, name = self._representable(path)
         descriptor = open_file(self._enter(parent), name)
         try:
             status = os.fstat(descriptor)
@@ -121,7 +127,7 @@ class Packer(AbstractContextManager["Packer"]):
 
     def _directory(self, path: bytes) -> None:
         if path:
-            _representable(path)
+            self._representable(path)
         self._parents.add(path)
         descriptor = open_directory(self._root, path)
         try:
@@ -143,18 +149,17 @@ class Packer(AbstractContextManager["Packer"]):
         self._here = (parent, descriptor)
         return descriptor
 
+    def _representable(self, path: bytes) -> tuple[bytes, bytes]:
+        """Return parent and name of a path.
 
-def _representable(path: bytes) -> tuple[bytes, bytes]:
-    """Return parent and name of a path.
-
-    Raises:
-        NotSupported: if the name means something else in an archive (image-spec, layer.md).
-    """
-    parent, name = split(path)
-    if name.startswith(WHITEOUT_PREFIX):
-        raise NotSupported(
-            f"{shown(path)} cannot be in a layer",
-            details="in an archive, names that begin with .wh. say what was deleted",
-            resolution="rename or remove it",
-        )
-    return parent, name
+        Raises:
+            NotSupported: if the name means something else in an archive (image-spec, layer.md).
+        """
+        parent, name = split(path)
+        if self._marks and name.startswith(WHITEOUT_PREFIX):
+            raise NotSupported(
+                f"{shown(path)} cannot be in a layer",
+                details="in an archive, names that begin with .wh. say what was deleted",
+                resolution="rename or remove it",
+            )
+        return parent, name

@@ -76,7 +76,7 @@ def unpack(
             if recipe is not None and trailer is not None:
                 trailer.append_to(recipe, recipe_bytes)
     except OSError as error:
-        raise _explained(error, name) from error
+        raise explained(error, name) from error
     except (OverflowError, ValueError) as error:
         brief = f"The archive cannot be unpacked: {shown(name)}"
         raise InvalidArchive(brief, details=str(error)) from error
@@ -108,7 +108,8 @@ def _over(what: str, limit: int) -> InvalidArchive:
     )
 
 
-def _explained(error: OSError, name: bytes) -> StowageError:
+def explained(error: OSError, name: bytes) -> StowageError:
+    """Return what an error of the kernel means that came while *name* was made."""
     brief = f"The archive cannot be unpacked: {shown(name)}"
     if error.errno in _IMPOSSIBLE:
         return InvalidArchive(brief, details=str(error))
