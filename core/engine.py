@@ -26,11 +26,7 @@ from .closing import Closing
 from .config import Config
 from .containers.asked import Asked, specification, words
 from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
-from .explain import DriverReport, report
-from .handle import FirewallHandle, NetworkHandle, StorageHandle
 from .model import Change, NetworkContext, NetworkProbe, SnapshotInfo, StorageProbe
-from .registry import Registry
-from .select import Request, Selection, select_storage
 from .store.layout import RootLayout
 from .store.metastore import Metastore
 
@@ -39,10 +35,14 @@ if TYPE_CHECKING:
     from .containers.running import RunResult
     from .containers.service import Containers
     from .containers.streams import Collected
+    from .explain import DriverReport
+    from .handle import FirewallHandle, NetworkHandle, StorageHandle
     from .images.rows import Image
     from .images.service import Images
     from .layers.store import LayerStore
     from .net.networks import Networks
+    from .registry import Registry
+    from .select import Request, Selection
     from .store.events import Event
     from .volumes.service import Volumes
 
@@ -85,7 +85,10 @@ class Engine(Closing):
             config = Config.load(flags, os.environ)
         self.config = config
         self.layout = RootLayout(config.data_root, config.exec_root)
-        self.registry = Registry([*_named_observers(), *observers])
+        self._observers = [*_named_observers(), *observers]
+        self._registry: Registry | None = None
+        if self._observers:  # they watch what is to come
+            _ = self.registry
         self.layout.create()
         self.metastore = Metastore(self.layout.metadata)
         self._lock = RLock()  # one at a time makes the parts below
@@ -104,6 +107,15 @@ class Engine(Closing):
     # --- drivers -----------------------------------------------------------------------------
 
     @property
+    def registry(self) -> Registry:
+        """The drivers that are installed; what a command does not need is not imported."""
+        from .registry import Registry
+
+        if self._registry is None:
+            self._registry = Registry(self._observers)
+        return self._registry
+
+    @property
     def selection(self) -> Selection:
         """The root's default storage driver and why; decided and recorded at first use.
 
@@ -116,6 +128,8 @@ class Engine(Closing):
 
     def decide(self) -> Selection:
         """Return what :attr:`selection` is or would be; records nothing."""
+        from .select import select_storage
+
         return self._selection or select_storage(self._request(), self.registry, self.storage_probe)
 
     def _select(self) -> Selection:
@@ -127,6 +141,8 @@ class Engine(Closing):
         return chosen
 
     def _request(self) -> Request:
+        from .select import Request
+
         explicit = self.config.storage_driver
         origin = self.config.origin("storage-driver") if explicit else ""
         return Request(
@@ -146,6 +162,8 @@ class Engine(Closing):
         Raises:
             NotFound, NotSupported: if there is no such driver, or it does not work here.
         """
+        from .select import Request, select_storage
+
         request = Request(explicit=name, origin="set as this root's default")
         chosen = select_storage(request, self.registry, self.storage_probe)
         self.metastore.change(_DEFAULT_DRIVER, chosen.name)
@@ -227,6 +245,8 @@ class Engine(Closing):
 
     def _probed_firewall(self) -> str:
         """Return the backend with the highest priority that works; one of 0 is a last resort."""
+        from .explain import report
+
         candidates = report(self.registry, "firewall", self.firewall_probe)
         for candidate in candidates:
             if candidate.works:
@@ -256,11 +276,15 @@ class Engine(Closing):
 
     def storage_drivers(self) -> Sequence[DriverReport]:
         """Return what each storage driver can do for this root, and why not; see ``driver ls``."""
+        from .explain import report
+
         chosen = self.metastore.setting(_DEFAULT_DRIVER)
         return report(self.registry, "storage", self.storage_probe, chosen)
 
     def network_drivers(self) -> Sequence[DriverReport]:
         """Return what each network driver can do here, and why not."""
+        from .explain import report
+
         return report(self.registry, "network", self.network_probe)
 
     # --- what a root holds -------------------------------------------------------------------

@@ -140,6 +140,7 @@ _ROWS = (
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     ),
     ("image", "image", "history", "", "history", "Show the history of an image"),
+    ("prune", "container", "prune", "", "", "Remove all stopped containers"),
     ("prune", "image", "prune", "", "", "Remove unused images"),
     ("inspect", "image", "inspect", "", "", "Display detailed information on one or more images"),
     (

@@ -14,7 +14,14 @@ from .archive import write_archive
 from .command import Command
 from .container_rows import CONTAINERS, container_row
 from .context import Context
-from .filters import accept, label_matches, name_matches, pairs_of
+from .filters import (
+    accept,
+    id_matches,
+    label_matches,
+    name_matches,
+    pairs_of,
+    ports_of_filter,
+)
 from .flags import Flag, Parsed, integer, many, switch
 from .image import FILTER, FORMAT, NO_TRUNC, QUIET
 from .ports import displayed_ports
@@ -67,23 +74,26 @@ def _chosen(engine: Engine, parsed: Parsed) -> Sequence[ContainerRecord]:
     """Apply ``-a``, ``-n``, ``-l`` and the filters as Docker does: those that name a state, and
     the last created ones, show containers that do not run."""
     pairs = pairs_of(parsed, _FILTERS)
-    for state in (value for key, value in pairs if key == "status"):
-        _require_state(state)
+    for key, value in pairs:
+        _check_filter(engine, key, value)
     last = 1 if parsed.on("latest") else parsed.number("last") or -1
     asked = {key for key, _ in pairs}
     every = parsed.on("all") or last > 0 or bool(asked & {"status", "exited"})
     shown = (record for record in engine.containers.list() if every or record.state.lives)
-    kept = [record for record in shown if accept(pairs, _tests(engine, record))]
+    published = engine.networks.ports_by_container() if "publish" in asked else {}
+    kept = [record for record in shown if accept(pairs, _tests(engine, record, published))]
     return kept[:last] if last > 0 else kept
 
 
 _FILTERS = (
     "id", "name", "label", "status", "exited", "ancestor", "before", "since", "network",
-    "volume", "driver",
+    "volume", "driver", "expose", "publish", "health", "is-task", "isolation",
 )  # fmt: skip
 
 
-def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[str], bool]]:
+def _tests(
+    engine: Engine, record: ContainerRecord, published: Mapping[str, Sequence[PortMapping]]
+) -> Mapping[str, Callable[[str], bool]]:
     def created_of(reference: str) -> int:
         return engine.containers.get(reference).created_ns
 
@@ -98,12 +108,12 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
         return image.top is not None and image.top in chain
 
     return {
-        "id": record.id.startswith,
+        "id": lambda pattern: id_matches(record.id, pattern),
         "name": lambda pattern: name_matches(record.name, pattern),
         "label": lambda wanted: label_matches(record.spec.labels, wanted),
         "status": lambda state: record.state.value == state,
         "exited": lambda code: (
-            record.state.value == "exited" and str(record.runtime.exit_code) == code
+            record.state.value in ("exited", "dead") and record.runtime.exit_code == int(code)
         ),
         "ancestor": image_is,
         "before": lambda other: record.created_ns < created_of(other),
@@ -111,6 +121,14 @@ def _tests(engine: Engine, record: ContainerRecord) -> Mapping[str, Callable[[st
         "network": lambda network: _on_network(engine, record, network),
         "volume": lambda wanted: _mounts(record, wanted),
         "driver": lambda driver: record.driver == driver,
+        "expose": lambda ports: bool(ports_of_filter("expose", ports) & _exposed(record)),
+        "publish": lambda ports: bool(
+            ports_of_filter("publish", ports)
+            & {(port.host_port, str(port.protocol)) for port in published.get(record.id, ())}
+        ),
+        "health": lambda health: health == "none",  # nothing has a health check
+        "is-task": lambda wanted: wanted in ("false", "0", "False"),
+        "isolation": lambda wanted: wanted in ("", "default"),
     }
 
 
@@ -128,24 +146,43 @@ def _on_network(engine: Engine, record: ContainerRecord, reference: str) -> bool
     return network.name == reference or network.id.startswith(reference)
 
 
-def _require_state(text: str) -> None:
+def _exposed(record: ContainerRecord) -> set[tuple[int, str]]:
+    """The ports that a running container's image or user named."""
+    if not record.state.lives:
+        return set()
+    pairs = (text.split("/") for text in record.spec.networking.exposed_ports)
+    return {(int(port), protocol) for port, protocol in pairs}
+
+
+def _check_filter(engine: Engine, key: str, value: str) -> None:
+    """Refuse what is wrong in itself, whether or not a container is there to be tested."""
     from ..containers.model import ContainerState
 
-    states = [state.value for state in ContainerState]
-    if text not in states:
-        raise InvalidArgument(f"Unrecognised filter value for status: {text}")
+    if key == "status" and value not in [state.value for state in ContainerState]:
+        raise InvalidArgument(f"Unrecognised filter value for status: {value}")
+    if key == "health" and value not in ("starting", "healthy", "unhealthy", "none"):
+        raise InvalidArgument(f"Unrecognised filter value for health: {value}")
+    if key == "exited" and not value.lstrip("-").isdigit():
+        raise InvalidArgument(f'strconv.Atoi: parsing "{value}": invalid syntax')
+    if key in ("before", "since"):
+        engine.containers.get(value)
+    if key in ("expose", "publish"):
+        ports_of_filter(key, value)
 
 
 def _image_names(engine: Engine, *, full: bool) -> Callable[[str, str], str]:
     """Return the function that says how an image is called now: as it was asked for, or its id
     if that name has come to mean another one."""
 
+    # not by engine.images, which opens the layer store and the drivers
+    from ..images.rows import resolve
+
     @cache
     def name(image_id: str, asked: str) -> str:
         if not image_id:
             return asked
         try:
-            if engine.images.resolve(asked).id == image_id:
+            if resolve(engine.metastore.read(), asked).id == image_id:
                 return asked
         except (NotFound, InvalidArgument):
             pass

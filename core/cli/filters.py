@@ -69,3 +69,35 @@ def name_matches(name: str, pattern: str) -> bool:
         return re.search(pattern, name) is not None or re.search(pattern, f"/{name}") is not None
     except re.error as error:
         raise InvalidArgument(f"invalid filter 'name={pattern}': {error}") from None
+
+
+def id_matches(identity: str, pattern: str) -> bool:
+    """Tell whether *identity* contains *pattern*, a regular expression as in Docker.
+
+    Raises:
+        InvalidArgument: if it is none.
+    """
+    try:
+        return re.search(pattern, identity) is not None
+    except re.error as error:
+        raise InvalidArgument(f"invalid filter 'id={pattern}': {error}") from None
+
+
+def ports_of_filter(key: str, text: str) -> set[tuple[int, str]]:
+    """Return the ports that ``--filter expose=`` or ``publish=`` means: ``80``, ``80/udp`` or
+    ``8000-8080/tcp``.
+
+    Raises:
+        InvalidArgument: in Docker's words.
+    """
+    if ":" in text:
+        raise InvalidArgument(f"filter for '{key}' should not contain ':': {text}")
+    ports, _, protocol = text.partition("/")
+    first, _, last = ports.partition("-")
+    try:
+        start, end = int(first), int(last or first)
+        if not 0 <= start <= end <= 65535:
+            raise ValueError("the range is not valid")
+    except ValueError as error:
+        raise InvalidArgument(f"error while looking up for {key} {text}: {error}") from None
+    return {(port, protocol or "tcp") for port in range(start, end + 1)}

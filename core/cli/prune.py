@@ -1,4 +1,4 @@
-"""``image``, ``volume`` and ``system prune``: removing what nobody uses, asked for first."""
+"""``container``, ``image``, ``volume`` and ``system prune``: what nobody uses goes, if agreed."""
 
 from __future__ import annotations
 
@@ -160,6 +160,15 @@ def _volume_prune(context: Context, parsed: Parsed) -> None:
     context.print(done.text())
 
 
+def _container_prune(context: Context, parsed: Parsed) -> None:
+    which = chosen(parsed)
+    if not confirmed(parsed, "This will remove all stopped containers."):
+        return
+    done = Pruned()
+    prune_containers(context.engine, which, done)
+    context.print(done.text())
+
+
 def _system_prune(context: Context, parsed: Parsed) -> None:
     which, every = chosen(parsed), parsed.on("all")
     volumes = parsed.on("volumes")
@@ -192,6 +201,7 @@ FILTER = many(
 )  # fmt: skip
 
 COMMANDS = {
+    "container prune": Command("[OPTIONS]", _container_prune, (FILTER, FORCE)),
     "image prune": Command(
         "[OPTIONS]",
         _image_prune,

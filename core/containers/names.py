@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import os
 import re
-import secrets
 
 from ..errors import AlreadyExists, InvalidArgument
 
@@ -39,13 +38,15 @@ riemann ritchie rubin sagan shannon somerville tesla thompson turing volta wiles
 def new_id() -> str:
     """Return a new id of 64 hex digits; its first 12 are never all decimal (a hostname that
     looks like a number confuses resolvers)."""
-    while (fresh := secrets.token_hex(32))[:12].isdecimal():
+    while (fresh := os.urandom(32).hex())[:12].isdecimal():
         pass
     return fresh
 
 
 def random_name(attempt: int = 0) -> str:
     """Return ``adjective_surname``; after a few tries that were taken, with a digit."""
+    import random
+
     name = f"{random.choice(_ADJECTIVES)}_{random.choice(_SURNAMES)}"
     return name if attempt < 4 else f"{name}{random.randrange(10 ** (attempt - 3))}"
 

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound
 from ..linux.cgroups import hierarchies
-from ..linux.mount import clone_tree
-from ..linux.namespaces import in_mount_namespace
 
 if TYPE_CHECKING:
     from ..linux.process import ProcessIdentity
@@ -163,6 +161,9 @@ def _opened(process: ProcessIdentity, kind: str, stack: ExitStack) -> str:
 def _shm_of(process: ProcessIdentity, stack: ExitStack) -> int:
     namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
+        from ..linux.mount import clone_tree
+        from ..linux.namespaces import in_mount_namespace
+
         clone = in_mount_namespace(namespace, lambda: clone_tree(SHM))
     finally:
         os.close(namespace)

@@ -97,6 +97,11 @@ class ContainerRows:
         rows = self._read("SELECT id, state FROM containers")
         return {row["id"]: ContainerState(row["state"]) for row in rows}
 
+    def endpoint_without_container(self) -> bool:
+        """Whether an endpoint belongs to a container that has no row."""
+        query = "SELECT 1 FROM endpoints WHERE container_id NOT IN (SELECT id FROM containers)"
+        return self._read(f"{query} LIMIT 1").fetchone() is not None
+
     def last_exit_code(self, container_id: str) -> int | None:
         """Return what the journal says of a container's last end, or None; it may be gone."""
         row = self._read(

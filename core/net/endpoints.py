@@ -11,10 +11,9 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..errors import FailedPrecondition, NotFound, StowageError
-from ..handle import NetworkHandle
-from ..linux.namespaces import network_cookie
 from ..linux.process import boot_id
 from ..model import (
     Address,
@@ -30,6 +29,9 @@ from ..store.metastore import Metastore, record_event
 from . import ipam
 from .port_specs import conflicts
 from .rows import endpoint_config, endpoint_of, network_of
+
+if TYPE_CHECKING:
+    from ..handle import NetworkHandle
 
 logger = logging.getLogger("stowage.net")
 
@@ -120,7 +122,7 @@ class Endpoints:
             interface="eth0" if managed else "",
             ports=asked.ports,
         )
-        here = f"{boot_id()} {network_cookie()}" if managed else ""
+        here = _network_namespace() if managed else ""
         with self._metastore.transaction() as tx:
             tx.execute(
                 "INSERT INTO endpoints (id, network_id, container_id, state, config)"
@@ -319,3 +321,10 @@ class Endpoints:
             if text not in self._said:
                 self._said.add(text)
                 logger.warning("%s", text)
+
+
+def _network_namespace() -> str:
+    """Name this process's network namespace, across boots."""
+    from ..linux.namespaces import network_cookie
+
+    return f"{boot_id()} {network_cookie()}"

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotSupported
-from ..handle import NetworkHandle
 from ..model import Network
 from ..store.metastore import Metastore
 from .endpoints import Endpoints
@@ -24,6 +23,7 @@ from .rows import network_config, network_of
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..handle import NetworkHandle
 
 logger = logging.getLogger("stowage.net")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 import threading
 import time
@@ -78,7 +77,7 @@ class Metastore:
         self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
         self._closed = False
         self.ballast.relieve(self._open)
-        self.root_id = self.setting("root-id") or self.settle("root-id", secrets.token_hex(4))
+        self.root_id = self.setting("root-id") or self.settle("root-id", os.urandom(4).hex())
 
     def _open(self) -> None:
         connection = self.read()
