@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -472,7 +472,10 @@ class Engine(Closing):
 
     @contextmanager
     def mounted(self, key: str, *, storage_driver: str | None = None) -> Iterator[Path]:
-        """Give a real mount point of a snapshot (or of a container's root, by name or id)."""
+        """Give a real mount point of a snapshot (or of a container's root, by name or id).
+
+        A container may run meanwhile; what is mounted on its root is not seen.
+        """
         driver = storage_driver and self.registry.canonical_name("storage", storage_driver)
         try:
             record = self.containers.get(key)
@@ -480,8 +483,14 @@ class Engine(Closing):
             pass
         else:
             key, driver = record.snapshot, record.driver
-        with self.layers.mounted(key, driver=driver) as path:
+        with ExitStack() as stack:
+            with self._live_mount(driver, key) as clone:  # an open clone would keep it mounted
+                mounted = self.layers.mounted(key, driver=driver, clone=clone)
+                path = stack.enter_context(mounted)
             yield path
+
+    def _live_mount(self, driver: str | None, key: str) -> AbstractContextManager[int | None]:
+        return nullcontext() if driver is None else self.containers.live_mount(driver, key)
 
     # --- life cycle --------------------------------------------------------------------------
 

@@ -122,7 +122,9 @@ def _mount(context: Context, parsed: Parsed) -> None:
     engine = context.engine
     info = find_snapshot(engine, parsed.arguments[0], parsed.text("driver"))
     path = Path(parsed.arguments[1]).absolute() if len(parsed.arguments) > 1 else None
-    context.print(str(engine.layers.mount(info.name, path, driver=info.driver)))
+    with engine.containers.live_mount(info.driver, info.name) as clone:
+        place = engine.layers.mount(info.name, path, driver=info.driver, clone=clone)
+    context.print(str(place))
 
 
 def _unmount(context: Context, parsed: Parsed) -> int:

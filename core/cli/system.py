@@ -33,6 +33,7 @@ def _check(context: Context, parsed: Parsed) -> int:
         )
     ]
     found += _images_without_layers(engine)
+    found += [(str(finding), finding.remedy) for finding in engine.volumes.check()]
     for text, remedy in found:
         context.print(text)
         if remedy:
@@ -76,6 +77,8 @@ def _gc(context: Context, parsed: Parsed) -> int:
     done = engine.layers.gc(referenced(engine))
     for info in done.removed:
         context.print(f"Deleted: {info.driver} {info.name}")
+    for name in engine.volumes.sweep():
+        context.print(f"Deleted: volume {name}")
     for left in done.left:
         context.warn(f"not deleted: {left}")
     context.print(f"Total reclaimed space: {human.size(done.size_bytes, 4)}")

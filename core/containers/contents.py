@@ -25,7 +25,7 @@ from . import hostroot
 from .context import Context
 from .freezing import frozen
 from .model import ContainerRecord
-from .processes import first_process
+from .processes import mount_namespace
 
 if TYPE_CHECKING:
     from ..images.rows import Image
@@ -48,35 +48,34 @@ def in_use(context: Context, snapshot: SnapshotInfo) -> str | None:
 
 
 @contextmanager
+def live_mount(context: Context, record: ContainerRecord) -> Iterator[int | None]:
+    """Give a detached clone of a running container's root, without what is mounted on it; None
+    if it does not run."""
+    with mount_namespace(context, record) as namespace:
+        if namespace is None:
+            yield None
+            return
+        clone = in_mount_namespace(namespace, lambda: clone_tree("/"))
+        try:
+            yield clone
+        finally:
+            os.close(clone)
+
+
+@contextmanager
 def live_root(context: Context, record: ContainerRecord) -> Iterator[int | None]:
-    """Give a descriptor of a read-only clone of a running container's root; None if none runs."""
-    process = first_process(context, record) if record.state.lives else None
-    if process is None or not process.alive:
-        yield None
-        return
-    try:
-        namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # ended meanwhile
-        yield None
-        return
-    try:
-        clone = in_mount_namespace(namespace, _clone_root)
-    finally:
-        os.close(namespace)
-    try:  # the clone's own descriptor is an O_PATH one, which can be neither listed nor asked
+    """Give a descriptor of a running container's root, to read only; None if it does not run."""
+    with live_mount(context, record) as clone:
+        if clone is None:
+            yield None
+            return
+        make_read_only(clone)
+        # the clone's own descriptor is an O_PATH one, which can be neither listed nor asked
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=clone)
         try:
             yield root
         finally:
             os.close(root)
-    finally:
-        os.close(clone)
-
-
-def _clone_root() -> int:
-    clone = clone_tree("/")
-    make_read_only(clone)
-    return clone
 
 
 def changes(context: Context, record: ContainerRecord) -> Sequence[Change]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..linux.process import ProcessIdentity, identity
@@ -40,3 +43,21 @@ def _first_in_namespace(pid: int) -> bool:
         if line.startswith("NSpid:"):
             return line.split()[-1] == "1"
     return False
+
+
+@contextmanager
+def mount_namespace(context: Context, record: ContainerRecord) -> Iterator[int | None]:
+    """Give a descriptor of a running container's mount namespace; None if it does not run."""
+    process = first_process(context, record) if record.state.lives else None
+    if process is None or not process.alive:
+        yield None
+        return
+    try:
+        namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # ended meanwhile
+        yield None
+        return
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)

@@ -7,7 +7,7 @@ from threads and beside other processes on the same root.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import FailedPrecondition, InvalidArgument, StowageError
@@ -373,6 +373,14 @@ class Containers:
             record, "commit", comment=message, imageID=made.id, imageRef=image or ""
         )
         return made
+
+    def live_mount(self, driver: str, snapshot: str) -> AbstractContextManager[int | None]:
+        """Give a detached clone of the root of the container that runs on a snapshot; None if
+        none does. What is mounted on the root is not in it."""
+        from .contents import live_mount
+
+        record = self._context.rows.using_snapshot(driver, snapshot)
+        return nullcontext() if record is None else live_mount(self._context, record)
 
     def frozen(self, reference: str) -> AbstractContextManager[None]:
         """Let a running container stand still for the time of the ``with``."""

@@ -18,7 +18,7 @@ from ..linux.namespaces import in_mount_namespace, on_throwaway_thread, open_nam
 from ..linux.paths import open_in_root
 from .context import Context
 from .model import ContainerRecord
-from .processes import first_process
+from .processes import mount_namespace
 from .volume_use import all_binds
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -45,7 +45,7 @@ def _parts(
     context: Context, record: ContainerRecord, stack: ExitStack
 ) -> tuple[int, list[tuple[int, str]]]:
     """Return detached mounts: the root, and what goes where on it; closed with *stack*."""
-    namespace = _namespace_of(context, record, stack)
+    namespace = stack.enter_context(mount_namespace(context, record))
     if namespace is not None:
         targets = [*(mount.target for mount in record.spec.mounted), *_NAME_FILES]
         root, extras = in_mount_namespace(namespace, lambda: _clones(targets))
@@ -65,18 +65,6 @@ def _parts(
             make_read_only(clone)
         extras.append((clone, bind.target))
     return root, extras
-
-
-def _namespace_of(context: Context, record: ContainerRecord, stack: ExitStack) -> int | None:
-    process = first_process(context, record) if record.state.lives else None
-    if process is None or not process.alive:
-        return None
-    try:
-        namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # ended meanwhile
-        return None
-    stack.callback(os.close, namespace)
-    return namespace
 
 
 def _clones(targets: list[str]) -> tuple[int, list[tuple[int, str]]]:

@@ -39,6 +39,10 @@ class CheckKind(str, Enum):
     LAYER_UNREFERENCED = "layer-unreferenced"
     """No image and no snapshot uses the layer; ``gc`` would remove it."""
     TRASH_STUCK = "trash-stuck"
+    VOLUME_MISSING = "volume-missing"
+    """A volume is recorded, but its directory is not there."""
+    VOLUME_UNACCOUNTED = "volume-unaccounted"
+    """A directory is among the volumes that nothing is recorded of."""
 
 
 @dataclass(frozen=True, slots=True)

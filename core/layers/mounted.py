@@ -12,6 +12,8 @@ import errno
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,8 +65,13 @@ class MountPoints:
         found = self._rows("snapshot_id = ?", row.id)
         return sorted({entry.user for entry in found if _is_mounted(entry)})
 
-    def mount(self, row: Row, path: Path | None, *, owned: bool) -> MountRow:
+    def mount(
+        self, row: Row, path: Path | None, *, owned: bool, clone: int | None = None
+    ) -> MountRow:
         """Mount a snapshot, or join those who have it mounted.
+
+        One that a container runs on is mounted there already: *clone* is a detached copy of that
+        mount.
 
         Raises:
             Busy: if it is attached or run by anybody, or mounted elsewhere than at *path*.
@@ -75,15 +82,23 @@ class MountPoints:
             if there:
                 return self._join(row, there, path, owned=owned)
             place = path or self._default_path(row)
-            with attach(self._context, row, purpose="mounting it") as attached:
-                entry = self._insert(row, place, os.fstat(attached.root).st_dev, owned=owned)
+            with self._detached(row, clone) as mount:
+                entry = self._insert(row, place, os.fstat(mount).st_dev, owned=owned)
                 try:
                     self._make_place(place, given=path is not None)
-                    kernel.move(attached.root, place)
+                    kernel.move(mount, place)
                 except BaseException:
                     self._forget(entry)
                     raise
             return entry
+
+    @contextmanager
+    def _detached(self, row: Row, clone: int | None) -> Iterator[int]:
+        if clone is not None:
+            yield clone
+            return
+        with attach(self._context, row, purpose="mounting it") as attached:
+            yield attached.root
 
     def leave(self, row: Row, entry: MountRow) -> None:
         """Stop using a mount point; the last user unmounts it.

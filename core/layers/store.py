@@ -262,30 +262,43 @@ class LayerStore:
             yield attachment.root
 
     @contextmanager
-    def mounted(self, key: str, *, driver: str | None = None) -> Iterator[Path]:
+    def mounted(
+        self, key: str, *, driver: str | None = None, clone: int | None = None
+    ) -> Iterator[Path]:
         """Give a real mount point for the block; those of one snapshot share it.
+
+        Of one that a container runs on, *clone* is a detached copy of its mount.
 
         Raises:
             Busy: if the snapshot is attached or run by anybody; on leaving, if a process still
                 works in the mount, which then stays until it is unmounted.
         """
         row = self._get(key, driver)
-        entry = self._mounts.mount(row, None, owned=True)
+        entry = self._mounts.mount(row, None, owned=True, clone=clone)
         try:
             yield entry.path
         finally:
             self._mounts.leave(row, entry)
 
-    def mount(self, key: str, path: Path | None = None, *, driver: str | None = None) -> Path:
+    def mount(
+        self,
+        key: str,
+        path: Path | None = None,
+        *,
+        driver: str | None = None,
+        clone: int | None = None,
+    ) -> Path:
         """Mount a snapshot until ``unmount``, at *path* or below exec-root; returns where.
 
-        Mounted so already: nothing is done. It outlives this process.
+        Mounted so already: nothing is done. It outlives this process. Of one that a container
+        runs on, *clone* is a detached copy of its mount.
 
         Raises:
             Busy: if it is attached or run by anybody, or mounted elsewhere.
         """
         where = None if path is None else require_absolute(path)
-        return self._mounts.mount(self._get(key, driver), where, owned=False).path
+        row = self._get(key, driver)
+        return self._mounts.mount(row, where, owned=False, clone=clone).path
 
     def mounted_at(self, key: str, *, driver: str | None = None) -> Path | None:
         """Return where a snapshot is mounted by ``mount``, or None."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..effects import effect
 from ..errors import FailedPrecondition, NotFound, NotSupported, StowageError
@@ -26,6 +27,9 @@ from ..store.metastore import Metastore
 from . import filling, rows
 from .names import check_name, new_name
 from .rows import DRIVER, VolumeRequest, VolumeRow
+
+if TYPE_CHECKING:
+    from ..layers.check import CheckFinding
 
 logger = logging.getLogger("stowage.volumes")
 
@@ -172,6 +176,29 @@ class Volumes:
             pruned.append(Pruned(volume.name, size_bytes))
         return pruned
 
+    # --- the root as a whole -----------------------------------------------------------------
+
+    def check(self) -> Sequence[CheckFinding]:
+        """Return where rows and directories do not fit together; changes nothing."""
+        from .checking import findings
+
+        return list(findings(self._layout, self._metastore))
+
+    def sweep(self) -> Sequence[str]:
+        """Remove empty directories that nothing is recorded of; returns their names."""
+        from .checking import has_content, strays
+
+        swept = []
+        for path in strays(self._layout, self._metastore):
+            lease = self._locks.try_acquire(_lock_name(path.name), exclusive=True)
+            if lease is None:
+                continue
+            with self._giving_up(lease, path.name):
+                if self._find(path.name) is None and not has_content(path):
+                    erase_path(path)
+                    swept.append(path.name)
+        return swept
+
     # --- for containers ----------------------------------------------------------------------
 
     def await_removals(self, names: Iterable[str]) -> None:
@@ -261,13 +288,32 @@ class Volumes:
         if row is None or row.state != "preparing":
             return
         directory = self._layout.volume(name)
-        erase_path(directory)  # a directory that no row calls its own is a leftover
+        if self._take_over(name, directory):
+            return
+        erase_path(directory)
         with effect("volume.make", path=directory):
             directory.mkdir(0o700)
         with effect("volume.make_data", path=directory):
             (directory / "_data").mkdir(0o755)
         make_base(directory / "_data")
         self._metastore.transact(lambda tx: rows.set_made(tx, name))
+
+    def _take_over(self, name: str, directory: Path) -> bool:
+        """Keep what a volume whose row was lost holds; it is one in its own right at once."""
+        try:
+            if not os.listdir(directory / "_data"):
+                return False
+        except OSError:  # nothing, or nothing of ours
+            return False
+        erase_path(directory / "_fill")
+        logger.warning("volume %s: keeping what its directory holds", name)
+
+        def write(tx: sqlite3.Connection) -> None:
+            rows.set_made(tx, name)
+            rows.set_ready(tx, name)
+
+        self._metastore.transact(write)
+        return True
 
     def _abandon(self, name: str) -> None:
         """Remove a volume that was never whole, unless a container is being made that wants it."""

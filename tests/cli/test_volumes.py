@@ -146,3 +146,22 @@ def test_df_counts_volumes(stowage: Run, cli_root: Path) -> None:
     said = stowage("df", "-v").out.partition("Local Volumes space usage:\n\n")[2]
     assert said.splitlines()[0].split() == ["VOLUME", "NAME", "LINKS", "SIZE"]
     assert [line.split()[:2] for line in said.splitlines()[1:3]] == [["free", "0"], ["used", "1"]]
+
+
+def test_check_and_gc_know_volumes(stowage: Run, cli_root: Path) -> None:
+    """What is reported and what is taken away; nothing that holds anything is."""
+    volumes = cli_root / "data/volumes"
+    volumes.joinpath("lost/_data/sub").mkdir(parents=True)
+    volumes.joinpath("empty").mkdir()
+    stowage("volume", "create", "gone")
+    volumes.joinpath("gone/_data").rmdir()
+
+    done = stowage("check", "--quick")
+    assert done.code == 1
+    assert "volume-missing: gone" in done.out
+    assert done.out.count("volume-unaccounted: ") == 2
+    assert "Deleted: volume empty" in stowage("gc").out
+    assert stowage("volume", "create", "lost").line == "lost"
+    assert volumes.joinpath("lost/_data/sub").is_dir()
+    assert stowage("volume", "rm", "gone").code == 0
+    assert stowage("check", "--quick").code == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stowage.containers.volumes import parse_bind
-from stowage.errors import InvalidArgument, NotFound, NotSupported
+from stowage.errors import Busy, InvalidArgument, NotFound, NotSupported
 from stowage.linux.mount import attach, move, unmount
 from stowage.model import Mount
 
@@ -163,3 +163,25 @@ def test_the_hosts_own_root_stays_as_it_is(boxes: Boxes) -> None:
     assert not os.path.exists(marker)
     assert os.path.exists("/etc/passwd")
     assert changes(boxes, "self") == ["C /etc", "D /etc/passwd", f"A {marker}"]
+
+
+def test_a_running_container_is_mounted_for_others(boxes: Boxes) -> None:
+    """Both ways at once, by ``with`` and until it is unmounted; the root is busy then."""
+    record = boxes.start("sh", "-c", "echo inside > /file; sleep 100", name="box")
+    while "file" not in boxes.shell(record, "ls /"):
+        pass
+
+    with boxes.engine.mounted("box") as path:
+        assert path.joinpath("file").read_text() == "inside\n"
+        path.joinpath("new").write_text("outside\n")
+        assert boxes.shell(record, "cat /new") == "outside\n"
+    assert not path.exists()
+    with boxes.containers.live_mount(record.driver, record.snapshot) as clone:
+        layers = boxes.engine.layers
+        place = layers.mount(record.snapshot, driver=record.driver, clone=clone)
+    assert place.joinpath("new").exists()
+    boxes.containers.stop(record.id, 0)
+    with pytest.raises(Busy, match="in use"):
+        boxes.containers.start(record.id)
+    layers.unmount(place)
+    boxes.containers.start(record.id)

@@ -106,3 +106,40 @@ def test_many_make_and_remove_one_name_at_once(volumes: Volumes) -> None:
 
     assert failures == []
     assert volumes.create("vol").path.is_dir()
+
+
+def test_a_directory_whose_row_was_lost_is_reported_and_taken_over(volumes: Volumes) -> None:
+    """What it holds is never deleted, not even with a container that could not be made."""
+    lost = volumes.path("lost")
+    lost.mkdir(parents=True)
+    lost.joinpath("file").write_text("dear")
+    lost.parent.joinpath("_fill").mkdir()
+    (finding,) = volumes.check()
+    assert str(finding).startswith(f"volume-unaccounted: {lost.parent}: nothing is recorded")
+    assert finding.remedy == "'stowage volume create lost' takes it over"
+
+    assert volumes.sweep() == []
+    volumes.create("lost")
+    assert volumes.check() == []
+    assert lost.joinpath("file").read_text() == "dear"
+    assert not lost.parent.joinpath("_fill").exists()
+
+
+def test_an_empty_directory_without_a_row_is_swept(volumes: Volumes) -> None:
+    volumes.path("empty").mkdir(parents=True)
+    volumes.create("kept")
+    assert [finding.remedy for finding in volumes.check()] == ["'stowage gc' removes it"]
+
+    assert volumes.sweep() == ["empty"]
+    assert volumes.check() == []
+    assert not volumes.path("empty").parent.exists()
+    assert volumes.path("kept").is_dir()
+
+
+def test_a_row_without_a_directory_is_reported(volumes: Volumes) -> None:
+    volumes.create("gone").path.rmdir()
+    (finding,) = volumes.check()
+
+    assert str(finding).startswith("volume-missing: gone: its directory")
+    volumes.remove("gone")
+    assert volumes.check() == []
