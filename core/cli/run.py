@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ def _run(context: Context, parsed: Parsed) -> int:
         cid_file.write(record.id)
     context.asking = False
     if detach:
+        context.print(record.id)  # also of one that cannot be started, which stays
+        sys.stdout.flush()
         containers.start(record.id)
-        context.print(record.id)
         return 0
     if not attachment.shows:
         context.print(record.id)

@@ -7,6 +7,7 @@ lives as long as either of them. Links and addresses are the other one's, and go
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -78,10 +79,11 @@ def join(context: Context, record: ContainerRecord, stack: ExitStack) -> Joined:
         raise NotFound("network", name, brief=f"network {name} not found")
     mode = networks.sandbox_mode(network)
     sandbox = stack.enter_context(sandbox_for(record.id, mode))
-    reservation = _reserve(context, record, network, stack)
+    endpoint_id = secrets.token_hex(32)
+    reservation = _reserve(context, record, network, endpoint_id, stack)
     if reservation is not None:
         networks.supersede(reservation.mappings)
-    endpoint = _connect(networks, record, network, reservation)
+    endpoint = _connect(networks, record, network, endpoint_id, reservation)
     networks.join(endpoint, sandbox)
     networks.publish(endpoint)
     return Joined(
@@ -98,7 +100,11 @@ def join(context: Context, record: ContainerRecord, stack: ExitStack) -> Joined:
 
 
 def _reserve(
-    context: Context, record: ContainerRecord, network: Network, stack: ExitStack
+    context: Context,
+    record: ContainerRecord,
+    network: Network,
+    endpoint_id: str,
+    stack: ExitStack,
 ) -> Reservation | None:
     wanted = record.spec.networking.requests
     if not wanted or not context.root.networks.can_publish(network):
@@ -115,8 +121,8 @@ def _reserve(
         )
     except StowageError as error:
         error.brief = (
-            f"driver failed programming external connectivity on endpoint {record.name}:"
-            f" {error.brief}"
+            f"driver failed programming external connectivity on endpoint {record.name}"
+            f" ({endpoint_id}): {error.brief}"
         )
         raise
     return stack.enter_context(reservation)
@@ -141,6 +147,7 @@ def _connect(
     networks: Networks,
     record: ContainerRecord,
     network: Network,
+    endpoint_id: str,
     reservation: Reservation | None,
 ) -> Endpoint:
     from ..net.endpoints import EndpointRequest
@@ -150,6 +157,7 @@ def _connect(
         addresses=wanted.addresses,
         mac_address=wanted.mac_address or None,
         ports=reservation.mappings if reservation else (),
+        id=endpoint_id,
     )
     return networks.connect(network, record.id, asked)
 

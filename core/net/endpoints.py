@@ -41,11 +41,13 @@ _HOST = "host-network"
 
 @dataclass(frozen=True, slots=True)
 class EndpointRequest:
-    """What is asked of an endpoint; *ports* are reserved on the host already."""
+    """What is asked of an endpoint; *ports* are reserved on the host already; *id* is
+    what the user was told."""
 
     addresses: tuple[Address, ...] = ()
     mac_address: str | None = None
     ports: tuple[PortMapping, ...] = ()
+    id: str | None = None
 
 
 NO_WISHES = EndpointRequest()
@@ -115,7 +117,7 @@ class Endpoints:
         # most drivers reserve nothing: then one transaction is enough
         reserves = handle.implements("network_create_endpoint")
         endpoint = Endpoint(
-            secrets.token_hex(32),
+            asked.id or secrets.token_hex(32),
             network.id,
             container_id,
             mac_address=asked.mac_address,

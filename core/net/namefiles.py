@@ -63,10 +63,14 @@ class NameFiles:
         lines += [f"{address}\t{names}\n" for address in self.addresses]
         return _HOSTS + "".join(lines)
 
+    @property
+    def _overrides(self) -> bool:
+        return bool(self.nameservers or self.search or self.options)
+
     def resolv_conf(self) -> str:
         """Return the text of ``/etc/resolv.conf``."""
         host = _read(_HOST_RESOLV_CONF)
-        if self.host_network and not (self.nameservers or self.search or self.options):
+        if self.host_network and not self._overrides:
             return host
         if not _nameservers(host) and _loopback_nameservers(host):
             host = _read(_BEHIND_STUB) or host
@@ -74,7 +78,7 @@ class NameFiles:
         search = self.search or _values(host, "search")
         lines = [f"nameserver {address}" for address in nameservers]
         if search and tuple(search) != (".",):  # Docker: "." means none
-            lines.append("search " + " ".join(search))
+            lines.insert(0 if self._overrides else len(lines), "search " + " ".join(search))
         if options := self.options or _values(host, "options"):
             lines.append("options " + " ".join(options))
         return "".join(f"{line}\n" for line in lines)

@@ -66,14 +66,14 @@ def parse_publish(text: str) -> tuple[PortRequest, ...]:
     container_text, protocol = _protocol(container_text)
     address = _address(address_text)
     if not container_text:
-        raise InvalidArgument(f"no port specified: {spec}<empty>")
+        raise InvalidArgument(f"No port specified: {spec}<empty>")
     first, last = _port_range(container_text, "containerPort")
     if first == 0:
-        raise InvalidArgument(f"invalid containerPort: {container_text}")
+        raise InvalidArgument(f"Invalid containerPort: {container_text}")
     host = _port_range(host_text, "hostPort") if host_text else None
     if host is not None and host[1] - host[0] != last - first and first != last:
         raise InvalidArgument(
-            "invalid ranges specified for container and host Ports:"
+            "Invalid ranges specified for container and host Ports:"
             f" {container_text} and {host_text}"
         )
     if first == last:
@@ -163,7 +163,7 @@ def _protocol(text: str) -> tuple[str, Transport]:
     if not ports:  # docker looks at the port first
         return "", "tcp"
     if slash and name not in TRANSPORTS:
-        raise InvalidArgument(f"invalid proto: {name}")
+        raise InvalidArgument(f"Invalid proto: {name}")
     return ports, cast(Transport, name)
 
 
@@ -174,7 +174,7 @@ def _address(text: str) -> Address | None:
     if text.startswith("["):
         if not text.endswith("]"):
             raise InvalidArgument(
-                f"invalid IP address {text}: address {text}:: missing ']' in address"
+                f"Invalid ip address {text}: address {text}:: missing ']' in address"
             )
         bare = text[1:-1]
     try:
@@ -182,14 +182,14 @@ def _address(text: str) -> Address | None:
             raise ValueError
         return ip_address(bare)
     except ValueError:
-        raise InvalidArgument(f"invalid IP address: {text}") from None
+        raise InvalidArgument(f"Invalid ip address: {text}") from None
 
 
 def _port_range(text: str, what: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     numbers = (_port(first), _port(last if dash else first))
     if None in numbers or cast(int, numbers[1]) < cast(int, numbers[0]):
-        raise InvalidArgument(f"invalid {what}: {text}")
+        raise InvalidArgument(f"Invalid {what}: {text}")
     return cast(tuple[int, int], numbers)
 
 

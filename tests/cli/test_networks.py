@@ -129,9 +129,9 @@ def test_the_three_networks_are_there_from_the_start(stowage: Run, only: Only) -
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("-p", "99999:80"), "invalid hostPort: 99999"),
-        (("-p", "abc:80"), "invalid hostPort: abc"),
-        (("-p", "8080-8081:80-82"), "invalid ranges specified for container and host Ports"),
+        (("-p", "99999:80"), "Invalid hostPort: 99999"),
+        (("-p", "abc:80"), "Invalid hostPort: abc"),
+        (("-p", "8080-8081:80-82"), "Invalid ranges specified for container and host Ports"),
         (("--expose", "x"), "invalid range format for --expose: x"),
         (("--dns", "x"), 'invalid argument "x" for "--dns" flag: x is not an ip address'),
         (("--dns-search", "!"), "! is not a valid domain"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -181,9 +182,10 @@ def test_a_taken_port_names_its_holder_and_leaves_nothing(boxes: Boxes) -> None:
     before = published(boxes)
     with pytest.raises(Busy) as refusal:
         started(boxes, "8080:80", "9090:90", name="late")
-    assert refusal.value.brief == (
-        "driver failed programming external connectivity on endpoint late:"
-        " Bind for 0.0.0.0:8080 failed: port is already allocated"
+    assert re.fullmatch(
+        r"driver failed programming external connectivity on endpoint late \([0-9a-f]{64}\):"
+        r" Bind for 0\.0\.0\.0:8080 failed: port is already allocated",
+        refusal.value.brief,
     )
     assert "(web)" in refusal.value.holders[0]
     assert published(boxes) == before

@@ -16,6 +16,8 @@ from stowage.engine import Engine
 from stowage.errors import NotFound
 from stowage.linux.cgroups import Cgroup
 from stowage.linux.mountinfo import read_mountinfo
+from stowage.linux.netlink import Netlink
+from stowage.linux.rtnetlink import read_links
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -140,7 +142,33 @@ def _assert_in_order(root: Path) -> None:
         bundles = running / "containers"
         assert not bundles.exists() or list(bundles.iterdir()) == []
         root_id = engine.metastore.root_id
-    cgroups = Path("/sys/fs/cgroup").glob(f"**/stowage/{root_id}/*/")
-    assert list(cgroups) == []
+        _assert_no_network(engine)
+    assert _cgroups(root_id) == []
     assert [m.target for m in read_mountinfo() if m.target.startswith(str(root))] == []
     assert _settled(root) == []
+
+
+def _assert_no_network(engine: Engine) -> None:
+    """No endpoint, address, published port or link of a container is left; networks stay."""
+    read = engine.metastore.read()
+    assert [tuple(row) for row in read.execute("SELECT * FROM endpoints")] == []
+    assert [tuple(row) for row in read.execute("SELECT * FROM addresses")] == []
+    deadline = time.monotonic() + 20
+    while (links := _links()) and time.monotonic() < deadline:
+        time.sleep(0.02)  # the kernel reaps them with their namespace
+    assert links == []
+    for network in engine.networks.list():
+        found = list(engine.network(network.driver).check(network, None, None))
+        assert found == [] or found[0].endswith("is missing")  # it was never made
+
+
+def _links() -> list[str]:
+    with Netlink() as netlink:
+        return [link.name for link in read_links(netlink) if link.name.startswith("stw")]
+
+
+def _cgroups(root_id: str) -> list[Path]:
+    """Those of the root's containers, in each hierarchy; others come and go beside them."""
+    mount = Path("/sys/fs/cgroup")
+    places = [mount, *(entry for entry in mount.iterdir() if entry.is_dir())]
+    return [found for place in places for found in place.glob(f"stowage/{root_id}/*/")]

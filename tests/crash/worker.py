@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from stowage.containers.model import ContainerSpec
+from stowage.containers.networking import requested
 from stowage.engine import Engine
-from stowage.errors import AlreadyExists, Busy, FailedPrecondition, NotFound
+from stowage.errors import AlreadyExists, Busy, FailedPrecondition, NotFound, Unavailable
 
 IMAGE = "busybox"
 
@@ -48,13 +49,20 @@ class Worker:
     def driver(self) -> str:
         return self.dice.choice(["overlay", "vfs"])
 
+    def network(self) -> str:
+        return self.dice.choice(["bridge", "none"])
+
     def apply(self) -> None:
         self.engine.images.import_tree(archive(self.dice), f"{self.name()}:latest")
 
     def run(self) -> None:
         script = "echo hello > /written; mkdir /new; rm /bin/vi; cat /etc/hostname"
         result = self.engine.run(
-            IMAGE, ["sh", "-c", script], network="none", storage_driver=self.driver()
+            IMAGE,
+            ["sh", "-c", script],
+            network=self.network(),
+            ports=["9000-9003:80"],
+            storage_driver=self.driver(),
         )
         assert result.exit_code == 0, result.stderr
 
@@ -63,7 +71,8 @@ class Worker:
             image=IMAGE,
             name=self.name(),
             command=("sh", "-c", "echo begun > /written; sleep 100"),
-            network="none",
+            network=self.network(),
+            networking=requested(ports=["9000-9003:80", "9000-9003:53/udp"]),
             storage_driver=self.driver(),
         )
         record = self.engine.containers.create(spec)
@@ -106,7 +115,7 @@ def main(root: str, seed: str, seconds: str, names: str) -> None:
         while time.monotonic() < deadline:
             try:
                 dice.choice(operations)()
-            except (AlreadyExists, NotFound, Busy, FailedPrecondition):
+            except (AlreadyExists, NotFound, Busy, FailedPrecondition, Unavailable):
                 continue
 
 

@@ -55,7 +55,7 @@ def test_the_hosts_network_has_the_hosts_files(resolv_conf: Path) -> None:
         ("search old\nsearch new\n", NameFiles("x"),
          "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch new\n"),
         ("nameserver 10.0.0.1\nsearch a\n",
-         NameFiles("x", nameservers=["9.9.9.9"], search=["s"]), "nameserver 9.9.9.9\nsearch s\n"),
+         NameFiles("x", nameservers=["9.9.9.9"], search=["s"]), "search s\nnameserver 9.9.9.9\n"),
         ("search a\n", NameFiles("x", search=["."], nameservers=["9.9.9.9"]),
          "nameserver 9.9.9.9\n"),
         ("nameserver 127.0.0.53\n", NameFiles("x"), "nameserver 10.9.9.9\n"),
