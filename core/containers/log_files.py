@@ -44,6 +44,18 @@ class LogFiles:
             file.close()
         self._files = []
 
+    def newest(self) -> BinaryIO | None:
+        """Open what there is now and return the newest file."""
+        self._files = self._files or self._newer(None)
+        return self._files[-1] if self._files else None
+
+    def start_at(self, offset: int) -> None:
+        """Read nothing before *offset* in the newest file."""
+        for file in self._files[:-1]:
+            file.close()
+        del self._files[:-1]
+        self._files[0].seek(offset)
+
     def chunks(self) -> Iterator[bytes]:
         """Yield what has been written since the last call, oldest first."""
         if not self._files:

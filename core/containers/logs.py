@@ -1,59 +1,18 @@
-"""Reading what a container wrote: conmon's log, in the form that Kubernetes calls CRI logging.
-
-Each line is ``TIME STREAM TAG TEXT``: TIME in RFC 3339 with nanoseconds, STREAM ``stdout`` or
-``stderr``, TAG ``F`` for a full line and ``P`` for a part of one that goes on in the next entry.
-"""
+"""Reading what a container wrote."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
+from .log_entries import LogEntry, parse_entry
 from .log_files import LogFiles
+from .log_tail import find_tail
 
 _POLL_SECONDS = 0.05
-_ENTRY = re.compile(rb"(\S+) (stdout|stderr) ([FP])(?: |$)")
-_FRACTION = re.compile(r"\.(\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """One entry: *text* ends with a newline unless the line goes on (or was never ended)."""
-
-    time: str
-    """RFC 3339, as written, with nanoseconds."""
-    stream: Literal["stdout", "stderr"]
-    text: bytes
-
-    @property
-    def time_ns(self) -> int:
-        return parse_time_ns(self.time)
-
-    @property
-    def partial(self) -> bool:
-        return not self.text.endswith(b"\n")
-
-
-def parse_time_ns(text: str) -> int:
-    """Return nanoseconds since 1970 of an RFC 3339 time with up to nine decimals.
-
-    Raises:
-        ValueError: if it is no such time.
-    """
-    fraction = _FRACTION.search(text)
-    whole = _FRACTION.sub("", text).replace("Z", "+00:00")
-    moment = datetime.fromisoformat(whole)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    nanoseconds = int(fraction[1][:9].ljust(9, "0")) if fraction else 0
-    return int(moment.timestamp()) * 1_000_000_000 + nanoseconds
 
 
 def read_log(
@@ -72,9 +31,11 @@ def read_log(
     files = LogFiles(path)
     reader = _Reader(files)
     with closing(files):
+        continued = _seek_tail(files, tail) if tail else frozenset()
         entries: Iterator[LogEntry] = reader.entries()
         if tail is not None:
-            entries = iter(_last_lines(entries, tail))
+            whole = _from_beginnings(entries, continued)
+            entries = iter(_last_lines(whole, tail))
         while True:
             going_on = follow() if follow is not None else False  # asked before the last look
             for entry in entries:
@@ -86,6 +47,27 @@ def read_log(
                 return
             time.sleep(_POLL_SECONDS)
             entries = reader.entries()
+
+
+def _seek_tail(files: LogFiles, tail: int) -> frozenset[str]:
+    """Pass over what is certainly before the last lines; returns the streams of which a line
+    goes on there that began before."""
+    newest = files.newest()
+    found = find_tail(newest, tail) if newest is not None else None
+    if found is None:
+        return frozenset()
+    files.start_at(found[0])
+    return found[1]
+
+
+def _from_beginnings(entries: Iterator[LogEntry], continued: frozenset[str]) -> Iterator[LogEntry]:
+    """Leave out the rest of lines of the *continued* streams."""
+    waiting = set(continued)
+    for entry in entries:
+        if entry.stream not in waiting:
+            yield entry
+        elif not entry.partial:
+            waiting.discard(entry.stream)
 
 
 class _Reader:
@@ -100,18 +82,9 @@ class _Reader:
         for chunk in self._files.chunks():
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                entry = _parse(line)
+                entry = parse_entry(line)
                 if entry is not None:
                     yield entry
-
-
-def _parse(line: bytes) -> LogEntry | None:
-    match = _ENTRY.match(line)
-    if match is None:
-        return None
-    stream: Literal["stdout", "stderr"] = "stdout" if match[2] == b"stdout" else "stderr"
-    end = b"\n" if match[3] == b"F" else b""
-    return LogEntry(match[1].decode(errors="replace"), stream, line[match.end() :] + end)
 
 
 def _last_lines(entries: Iterator[LogEntry], count: int) -> list[LogEntry]:

@@ -21,7 +21,7 @@ from .context import Context
 from .freezing import held_still, thaw_if_forgotten
 from .model import ContainerRecord
 from .names import is_id
-from .rotation import ensure_rotator
+from .rotation import end_rotation, ensure_rotator, rotating
 
 logger = logging.getLogger("stowage.containers")
 
@@ -30,6 +30,7 @@ def recover(context: Context) -> None:
     """Finish or take back all that killed processes left; goes on after a failure. Idempotent."""
     running = {*_cgroups(context), *_names(context.bundles), *_names(_states(context))}
     kept = set(_names(context.root.layout.containers))
+    wishes = rotating(context)
     for record in context.rows.unsettled():
         _guarded(record.id, partial(_settle, context, record))
     states = context.rows.states()
@@ -45,6 +46,8 @@ def recover(context: Context) -> None:
     if context.rows.endpoint_without_container():
         for endpoint in context.root.networks.orphaned_endpoints():
             _guarded(endpoint.container_id, partial(context.root.networks.disconnect, endpoint))
+    for container_id in wishes - set(states):
+        end_rotation(context, container_id)
     ensure_rotator(context)
 
 

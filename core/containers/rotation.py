@@ -44,10 +44,19 @@ def begin_rotation(context: Context, record: ContainerRecord) -> None:
 
 def end_rotation(context: Context, container_id: str) -> None:
     """A container's log is not written any more. Idempotent."""
-    wish = rotating_directory(context) / container_id
-    if wish.exists():
-        with effect("rotation.end", id=container_id):
-            wish.unlink(missing_ok=True)
+    directory = rotating_directory(context)
+    for path in (directory / f".{container_id}", directory / container_id):
+        if path.exists():
+            with effect("rotation.end", id=container_id):
+                path.unlink(missing_ok=True)
+
+
+def rotating(context: Context) -> set[str]:
+    """Return the ids of the containers for which something is to be rotated."""
+    try:
+        return {name.removeprefix(".") for name in os.listdir(rotating_directory(context))}
+    except FileNotFoundError:
+        return set()
 
 
 def ensure_rotator(context: Context) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..images.rows import Image
     from .attach import AttachedClient
     from .exec import ExecSpec
-    from .logs import LogEntry
+    from .log_entries import LogEntry
     from .running import RunResult
     from .stats import Sampler
     from .top import ProcessList

@@ -6,10 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stowage.containers.logs import LogEntry, parse_time_ns, read_log
+from stowage.containers import log_tail
+from stowage.containers.log_entries import LogEntry, parse_time_ns
+from stowage.containers.logs import read_log
 
 TIME = "2026-11-24T04:18:18.123456789+00:00"
 
@@ -41,12 +44,13 @@ def test_every_byte_comes_back_in_order(
     assert [(entry.stream, entry.text) for entry in read_log(path)] == expected
 
 
-@settings(max_examples=50, deadline=None)
-@given(rows=entries, count=st.integers(0, 6))
+@settings(max_examples=150, deadline=None)
+@given(rows=entries, count=st.integers(0, 6), block=st.sampled_from([1, 30, 100, 1 << 16]))
 def test_tail_counts_lines_and_keeps_their_parts(
-    tmp_path_factory: object, rows: list[tuple[str, bool, bytes]], count: int
+    tmp_path_factory: object, rows: list[tuple[str, bool, bytes]], count: int, block: int
 ) -> None:
-    """The model: lines as lists of entries, by their first entry."""
+    """The model: lines as lists of entries, by their first entry. The end of the file is read
+    in blocks of any size."""
     path = tmp_path_factory.mktemp("log") / "ctr.log"  # type: ignore[attr-defined]  # pytest's
     written(path, rows)
     lines: list[list[int]] = []
@@ -60,9 +64,11 @@ def test_tail_counts_lines_and_keeps_their_parts(
             del opened[stream]
     kept = [number for line in (lines[-count:] if count else []) for number in line]
 
-    assert [entry.text.rstrip(b"\n") for entry in read_log(path, tail=count)] == [
-        rows[number][2].rstrip(b"\n") for number in kept
-    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_tail, "_BLOCK_BYTES", block)
+        found = [entry.text.rstrip(b"\n") for entry in read_log(path, tail=count)]
+
+    assert found == [rows[number][2].rstrip(b"\n") for number in kept]
 
 
 def test_since_and_until_are_by_nanoseconds(tmp_path: Path) -> None:
@@ -110,3 +116,17 @@ def test_following_gives_what_is_written_meanwhile(tmp_path: Path) -> None:
     thread.join()
 
     assert texts == [b"first\n", b"second\n"]
+
+
+def test_the_tail_of_a_large_log_is_found_from_its_end(tmp_path: Path) -> None:
+    """What lies before is not even looked at: here it is no log."""
+    path = tmp_path / "ctr.log"
+    with open(path, "wb") as file:
+        file.write(b"\xff" * 1_000_000 + b"\n")
+        file.writelines(f"{TIME} stdout F {n}\n".encode() for n in range(5000))
+
+    assert [entry.text for entry in read_log(path, tail=2)] == [b"4998\n", b"4999\n"]
+    with open(path, "rb") as opened:
+        found = log_tail.find_tail(opened, 2)
+    assert found is not None
+    assert found[0] > 1_000_000

@@ -96,14 +96,22 @@ def test_a_killed_rotator_is_found_and_started_by_the_next_command(boxes: Boxes)
     assert not os.listdir(rotating_directory(boxes.context))
 
 
+def test_a_wish_of_a_container_that_is_gone_is_forgotten(boxes: Boxes) -> None:
+    directory = rotating_directory(boxes.context)
+    directory.mkdir(exist_ok=True)
+    for name in ("a" * 64, f".{'b' * 64}"):
+        (directory / name).write_text("{}")
+    boxes.open()
+
+    assert not os.listdir(directory)
+
+
 def test_one_process_rotates_for_all_and_none_where_nothing_is_bounded(boxes: Boxes) -> None:
     boxes.start("sleep", "60")
     assert not rotators(boxes)
     for _ in range(2):
         boxes.start("sleep", "60", log=SMALL)
-    until(lambda: rotators(boxes), "the rotator")
-    time.sleep(0.2)
-    assert len(rotators(boxes)) == 1
+    until(lambda: len(rotators(boxes)) == 1, "one rotator to be left")
 
 
 def test_a_rotation_that_was_killed_halfway_is_finished(boxes: Boxes) -> None:
