@@ -53,11 +53,12 @@ def reading(source: str | None) -> Iterator[BinaryIO]:
     yield sys.stdin.buffer
 
 
-def write_archive(target: str | None, write: Callable[[BinaryIO], object]) -> None:
+def write_archive(target: str | None, write: Callable[[BinaryIO], object], failed: str) -> None:
     """Let *write* fill the file *target*, whole or not at all, or standard output for None.
 
     Raises:
         InvalidArgument: if standard output is a terminal.
+        NotFound: if the file's directory is not there; *failed* says what is not done for it.
     """
     if target is None:
         if is_terminal(1):
@@ -69,6 +70,13 @@ def write_archive(target: str | None, write: Callable[[BinaryIO], object]) -> No
         sys.stdout.buffer.flush()
         return
     path = Path(target)
+    if not path.parent.is_dir():
+        directory = str(path.parent)
+        raise NotFound(
+            "directory",
+            directory,
+            brief=f'{failed}: invalid output path: directory "{directory}" does not exist',
+        )
     if path.exists() and not path.is_file():  # a pipe or a device is written to as it is
         with effect("file.write", path=path), open(path, "wb") as stream:
             write(stream)
@@ -129,7 +137,9 @@ def _save(context: Context, parsed: Parsed) -> None:
     images = context.engine.images
     form = _FORMATS[parsed.text("format") or "docker-archive"]
     write_archive(
-        parsed.text("output"), lambda out: images.save(parsed.arguments, out, format=form)
+        parsed.text("output"),
+        lambda out: images.save(parsed.arguments, out, format=form),
+        "failed to save image",
     )
 
 

@@ -159,7 +159,7 @@ def _check_filter(engine: Engine, key: str, value: str) -> None:
     from ..containers.model import ContainerState
 
     if key == "status" and value not in [state.value for state in ContainerState]:
-        raise InvalidArgument(f"Unrecognised filter value for status: {value}")
+        raise InvalidArgument(f"Invalid filter 'status={value}'")
     if key == "health" and value not in ("starting", "healthy", "unhealthy", "none"):
         raise InvalidArgument(f"Unrecognised filter value for health: {value}")
     if key == "exited" and not value.lstrip("-").isdigit():
@@ -222,7 +222,11 @@ def _commit(context: Context, parsed: Parsed) -> None:
 
 def _export(context: Context, parsed: Parsed) -> None:
     containers = context.engine.containers
-    write_archive(parsed.text("output"), lambda out: containers.export(parsed.arguments[0], out))
+    write_archive(
+        parsed.text("output"),
+        lambda out: containers.export(parsed.arguments[0], out),
+        "failed to export container",
+    )
 
 
 COMMANDS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..containers.model import ContainerRecord, ContainerState
 from . import human
@@ -48,7 +48,7 @@ def container_row(
     """Return the row of *record*; *image* is how its image is called now, *size* and *ports* as
     shown, *network* the name of its network."""
     spec = record.spec
-    command = " ".join(spec.arguments)
+    command = " ".join(_shown_arguments(spec.arguments))
     volumes = spec.volumes.names
     mounts = [*(bind.source for bind in spec.binds), *volumes]
     labels = spec.labels
@@ -76,6 +76,13 @@ def container_row(
         "Status": status(record),
         "StorageDriver": record.driver,
     }
+
+
+def _shown_arguments(arguments: Sequence[str]) -> Iterator[str]:
+    """Docker's rule: what follows the first word is quoted where it holds a space."""
+    yield from arguments[:1]
+    for argument in arguments[1:]:
+        yield f"'{argument}'" if " " in argument else argument
 
 
 def status(record: ContainerRecord, now_ns: int | None = None) -> str:

@@ -27,6 +27,17 @@ def read_environment(
     return tuple(result)
 
 
+def environment_entry(text: str) -> str:
+    """Read one ``-e``.
+
+    Raises:
+        ValueError: if it has no name.
+    """
+    if text.startswith("="):
+        raise ValueError(f"invalid environment variable: {text}")
+    return text
+
+
 def _resolved(text: str, environ: Mapping[str, str]) -> Iterator[str]:
     if "=" in text:
         yield text

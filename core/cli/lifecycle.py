@@ -111,7 +111,11 @@ def _kill(context: Context, parsed: Parsed) -> int:
     signal_name = parsed.text("signal") or "KILL"
 
     def kill(name: str) -> None:
-        containers.kill(name, signal_name)
+        try:
+            containers.kill(name, signal_name)
+        except NotFound as error:
+            error.brief = f"Cannot kill container: {name}: {error.brief}"
+            raise
 
     return context.each_at_once(parsed.arguments, kill)
 

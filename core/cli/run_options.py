@@ -10,7 +10,7 @@ from pathlib import Path
 from ..containers.model import ContainerSpec
 from ..containers.restarts import RestartPolicy, parse_restart_policy
 from ..errors import InvalidArgument
-from .environment import read_environment, read_labels
+from .environment import environment_entry, read_environment, read_labels
 from .flags import Flag, Parsed, integer, many, switch
 from .log_flags import FLAGS as LOG_FLAGS
 from .log_flags import requested_log
@@ -44,7 +44,7 @@ def seconds(text: str) -> int:
 
 
 ENVIRONMENT = (
-    many("env", "Set environment variables", "e"),
+    many("env", "Set environment variables", "e", parse=environment_entry),
     many("env-file", "Read in a file of environment variables"),
 )
 

@@ -143,7 +143,6 @@ def _host_config(record: ContainerRecord, network: str) -> dict[str, object]:
         **host_namespaces(spec.namespaces),
         **host_resources(spec.resources),
         "Runtime": Path(record.runtime.runtime).name,
-        "StorageOpt": dict(_pairs(spec.storage_options)) or None,
         **host_security(spec.security),
     }
 
@@ -172,7 +171,7 @@ def _config(record: ContainerRecord) -> dict[str, object]:
         "WorkingDir": spec.working_dir,
         "Entrypoint": list(spec.entrypoint) if spec.entrypoint else None,
         "OnBuild": None,
-        "Labels": dict(spec.labels),
+        "Labels": dict(sorted(spec.labels.items())),
     }
     if spec.networking.mac_address:
         document["MacAddress"] = spec.networking.mac_address

@@ -106,7 +106,7 @@ def require_running(context: Context, record: ContainerRecord) -> ProcessIdentit
     """
     if record.state is ContainerState.PAUSED:
         raise FailedPrecondition(
-            f"Container {record.id} is paused, unpause the container before exec"
+            f"Container {record.name} is paused, unpause the container before exec"
         )
     require_settled(record)
     process = first_process(context, record)

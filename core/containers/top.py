@@ -44,6 +44,8 @@ def top(context: Context, record: ContainerRecord, arguments: Sequence[str] = ()
         raise FailedPrecondition(f"Container {record.id} is not running")
     require_settled(record)
     pids = context.cgroup(record).processes()
+    if not pids:  # it has just ended, and nobody has noted it yet
+        raise FailedPrecondition(f"Container {record.id} is not running")
     found = read_ps_output(_ps(words, pids), pids)
     context.rows.record_event(record, "top")
     return found

@@ -73,7 +73,11 @@ def inspect_document(
 
 def config_document(config: RunConfig) -> dict[str, object]:
     """Return a run config as Docker shows it, with the fields that are not set."""
-    return {**_CONTAINER_FIELDS, **config.to_json()}
+    document = {**_CONTAINER_FIELDS, **config.to_json()}
+    for name in ("Labels", "ExposedPorts", "Volumes"):  # Go writes maps in order
+        if isinstance(found := document.get(name), dict):
+            document[name] = dict(sorted(found.items()))
+    return document
 
 
 def history_lines(

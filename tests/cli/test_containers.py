@@ -154,7 +154,7 @@ def test_unknown_and_stopped_containers_are_named(stowage: Run) -> None:
     """For each verb, with Docker's words and code."""
     stowage("create", "--network", "none", "--name", "st", "busybox", "true")
     assert "Invalid filter 'foo'" in stowage("ps", "-f", "foo=bar").err
-    assert "Unrecognised filter value for status: x" in stowage("ps", "-f", "status=x").err
+    assert "Invalid filter 'status=x'" in stowage("ps", "-f", "status=x").err
 
     for words in (("stop",), ("kill",), ("rm",), ("wait",), ("logs",), ("diff",), ("exec",)):
         extra = ("true",) if words == ("exec",) else ()
@@ -474,4 +474,5 @@ def test_an_export_that_cannot_be_written_names_the_file(stowage: Run) -> None:
 
     done = stowage("export", "-o", "/nonexist/x", "xp")
 
-    assert (done.code, done.err) == (1, "Error: /nonexist/x: No such file or directory\n")
+    assert done.code == 1
+    assert 'invalid output path: directory "/nonexist" does not exist' in done.err

@@ -71,7 +71,7 @@ def test_containers_are_filtered_as_dockers(stowage: Run) -> None:
     ("wrong", "words"),
     [
         ("foo=1", "Invalid filter 'foo'"),
-        ("status=x", "Unrecognised filter value for status: x"),
+        ("status=x", "Invalid filter 'status=x'"),
         ("health=x", "Unrecognised filter value for health: x"),
         ("exited=x", 'strconv.Atoi: parsing "x": invalid syntax'),
         ("before=nosuch", "No such container: nosuch"),

@@ -15,7 +15,7 @@ _UNIT = "second|minute|hour|day|week|month|year"
 #: pattern -> what stands for it; in this order. docs/docker-differences.md says them in words.
 RULES: tuple[tuple[str, Any], ...] = (
     (r"\bstowage\b", "docker"),
-    (r"(?m)^(docker: )?Error( response from daemon)?: ", r"\1"),
+    (r"(?m)^(docker: )?Error( response from daemon| parsing reference)?: ", r"\1"),
     (r"failed to create shim task: (OCI runtime create failed: )(?:runc create failed: )?", r"\1"),
     (r"(OCI runtime .*): unknown\b", r"\1"),
     (r"(?m)^Hint: .*\n?", ""),
