@@ -86,12 +86,12 @@ def parse_duration(text: str) -> float:
     return sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
 
 
-def parse_when(text: str, now_ns: int | None = None) -> int:
+def parse_when(text: str, now_ns: int | None = None, *, flag: str = "") -> int:
     """Return the nanoseconds since 1970 that *text* means: a time (RFC 3339, with or without
     zone or time of day; local where none is said), a duration ago, or seconds since 1970.
 
     Raises:
-        InvalidArgument: if it is none of these.
+        InvalidArgument: if it is none of these, naming the *flag* that it was given for.
     """
     now = time.time_ns() if now_ns is None else now_ns
     if re.fullmatch(r"\d+(\.\d{1,9})?", text):
@@ -107,8 +107,9 @@ def parse_when(text: str, now_ns: int | None = None) -> int:
             raise ValueError
         moment = datetime.fromisoformat(match[1] + (match[3] or ""))
     except ValueError:
+        wrong = f'failed to parse value as time or duration: "{text}"'
         raise InvalidArgument(
-            f"invalid time {text!r}",
+            f'invalid value for "{flag}": {wrong}' if flag else wrong,
             resolution="write it as 2026-11-24T04:16:43Z, as 10m (ago) or in seconds since 1970",
         ) from None
     fraction_ns = int((match[2] or ".0")[1:].ljust(9, "0"))

@@ -29,8 +29,8 @@ def _logs(context: Context, parsed: Parsed) -> None:
         record.id,
         follow=parsed.on("follow"),
         tail=parsed.number("tail"),
-        since_ns=human.parse_when(since) if since else None,
-        until_ns=human.parse_when(until) if until else None,
+        since_ns=human.parse_when(since, flag="since") if since else None,
+        until_ns=human.parse_when(until, flag="until") if until else None,
     )
     goes_on: dict[str, bool] = {}
     for entry in entries:

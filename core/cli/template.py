@@ -25,8 +25,9 @@ class Template:
             self._nodes = syntax.parse(text)
             _check(self._nodes, {"$"})
         except syntax.TemplateSyntaxError as error:
+            where = "" if "\n" in text else "template: :1: "  # Go's line numbers
             raise InvalidArgument(
-                f"template parsing error: {error}",
+                f"template parsing error: {where}{error}",
                 details=f"in --format {text!r}",
                 resolution="--format takes Go templates such as '{{.Names}}' or '{{json .}}'",
             ) from None

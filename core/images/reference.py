@@ -85,8 +85,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def _why_invalid(text: str) -> str:
-    lowered = _REFERENCE.fullmatch(_lower_name(text))
-    if lowered is not None:
+    if _lower_name(text) != text:
         return "invalid reference format: repository name must be lowercase"
     return "invalid reference format"
 

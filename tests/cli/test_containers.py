@@ -274,7 +274,10 @@ def test_logs_are_cut_followed_and_stamped(stowage: Run) -> None:
     stamped = stowage("logs", "-t", "-n", "1", "lg").line
     assert stamped.endswith("Z late")
     assert stowage("logs", "--since", str(int(time.time()) + 60), "lg").out == ""
-    assert "invalid time 'junk'" in stowage("logs", "--since", "junk", "lg").err
+    assert (
+        'invalid value for "since": failed to parse value as time'
+        in stowage("logs", "--since", "junk", "lg").err
+    )
 
 
 def test_a_snapshot_is_mounted_and_unmounted(stowage: Run, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_junk_is_a_typed_error(text: str) -> None:
     if text == "10":
         assert human.parse_when(text) == 10 * NS
         return
-    with pytest.raises(InvalidArgument, match="invalid time"):
+    with pytest.raises(InvalidArgument, match="failed to parse value as time"):
         human.parse_when(text)
 
 

@@ -157,7 +157,7 @@ def test_a_template_error_is_said_in_gos_words(stowage: Run) -> None:
     done = stowage("images", "--format", "{{nosuch}}")
 
     assert done.code == 64
-    assert 'template parsing error: function "nosuch" not defined' in done.err
+    assert 'template parsing error: template: :1: function "nosuch" not defined' in done.err
     assert stowage("images", "--format", "{{.Nosuch}}").code == 1
 
 
