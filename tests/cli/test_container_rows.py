@@ -67,11 +67,11 @@ def test_ps_cuts_what_is_long() -> None:
     row = container_row(record, image="busybox")
 
     assert row["ID"] == "d80b80f82fbc"
-    assert row["Command"] == '"sh -c echo a long c…"'
+    assert row["Command"] == '"sh -c \'echo a long …"'
     assert row["RunningFor"] == "About a minute ago"
     full = container_row(RECORD, image="busybox", full=True)
     assert full["ID"] == ID
-    assert full["Command"] == '"sh -c echo a long command line"'
+    assert full["Command"] == "\"sh -c 'echo a long command line'\""
 
 
 def test_templates_reach_labels() -> None:
