@@ -151,6 +151,7 @@ def _config(record: ContainerRecord, parent: Image | None) -> RunConfig:
         entrypoint=spec.entrypoint or (),
         cmd=spec.command,
         working_dir=spec.working_dir,
+        volumes=spec.volumes.declared,
         labels=dict(spec.labels),
         stop_signal=spec.stop_signal,
     )

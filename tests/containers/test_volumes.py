@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from stowage.containers.mounts import mounts_of, parse_mount
-from stowage.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from stowage.errors import CommandFailed, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from stowage.testing.faults import inject
 
-from .boxes import Boxes, busybox_tree
+from .boxes import Boxes, busybox_tree, until
 
 IMAGE = "with-data"
 
@@ -155,6 +155,25 @@ def test_a_working_directory_in_a_volume_is_resolved_there(volumes: Boxes) -> No
     assert volumes.sh("pwd", working_dir="/v/good", **asked("vol:/v")) == "/v/good\n"
     with pytest.raises(InvalidArgument, match="resolves to"):
         volumes.sh("pwd", working_dir="/v/bad", **asked("vol:/v"))
+
+
+def test_an_exec_is_not_led_out_by_a_link_in_a_volume(volumes: Boxes) -> None:
+    """The working directory is resolved in the volume, as the container sees it."""
+    record = volumes.start("sh", "-c", "ln -s /proc/self/fd/9 /v/bad; sleep 100", **asked("vol:/v"))
+    until(lambda: "bad" in volumes.shell(record, "ls /v"), "the link")
+
+    with pytest.raises(CommandFailed, match="resolves to"):
+        volumes.shell(record, "pwd", working_dir="/v/bad")
+
+
+def test_a_commit_declares_the_same_volumes(volumes: Boxes) -> None:
+    add_image(volumes, "declares", "VOLUME /data")
+    record = volumes.containers.create(volumes.spec("true", image="declares", **asked("/own")))
+    image = volumes.containers.commit(record.id)
+
+    assert sorted(image.config.config.volumes) == ["/data", "/own"]
+    volumes.containers.remove(record.id, volumes=True)
+    volumes.engine.images.remove(image.id)
 
 
 # --- anonymous volumes ------------------------------------------------------------------------
