@@ -13,11 +13,12 @@ says.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct, field
 
 from .config_checks import cross_checks
 from .config_file import Entry, read_file
@@ -34,6 +35,7 @@ from .config_types import AddressPool, ListOf, MapOf, Runtime, Ulimit
 from .errors import InvalidConfig, NotFound
 from .model import Address, Subnet
 from .options import nearest
+from .records import field_names
 
 DEFAULT_CONFIG_FILE = Path("/etc/stowage/daemon.json")
 
@@ -45,8 +47,7 @@ _OTHER_VARIABLES = frozenset(
 ) | {"STOWAGE_PLUGINS_TRACE", "STOWAGE_FAULTS"}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a value came from; *where* is the flag, the variable, or file and line."""
 
     source: Literal["flag", "environment", "file", "default"]
@@ -56,8 +57,7 @@ class Origin:
         return f"{self.source} {self.where}".rstrip()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     """What was configured, checked and typed. Unset is None or empty; units as in the table.
 
     Build it with :meth:`load` or :meth:`for_root`. ``bool`` fields and sizes have Docker's
@@ -123,7 +123,7 @@ class Config:
     shutdown_timeout: int = 15
     warnings: tuple[str, ...] = ()
     """One for each directive that means nothing here, to be shown once."""
-    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -157,8 +157,7 @@ class Config:
         return self.origins.get(key, Origin("default"))
 
 
-@dataclass(slots=True)
-class _Given:
+class _Given(Struct):
     """A directive as one source has it, unread."""
 
     raw: object
@@ -192,7 +191,7 @@ class _Loader:
         self.problems += cross_checks(values)
         if self.problems:
             raise InvalidConfig(self._brief(path), self.problems)
-        known = {one.name for one in fields(Config)}
+        known = set(field_names(Config))
         typed = {KEYS[n].field: v for n, v in values.items() if KEYS[n].field in known}
         if values.get("iptables") is False:
             typed["ip_masq"] = False  # as Docker: there is nobody to write the rule

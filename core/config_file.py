@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from json import JSONDecodeError
 from json.decoder import scanstring  # type: ignore[attr-defined]  # not in the stubs; documented
 from pathlib import Path
+
+from msgspec import Struct
 
 from .errors import InvalidConfig, NotFound, PermissionDenied, StowageError, from_os_error
 
@@ -19,8 +20,7 @@ _BLANK = re.compile(r"[ \t\n\r]*")
 _MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One directive of the file: its JSON value and where its name stands (from 1)."""
 
     value: object

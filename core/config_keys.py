@@ -11,9 +11,10 @@ All keys of dockerd 20.10's ``daemon.json`` are here, and ours. A key is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+from msgspec import Struct
 
 from .config_types import (
     Anything,
@@ -44,8 +45,7 @@ class Disposition(str, Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One directive.
 
     *flag* is its name on the command line (``--storage-opt`` for ``storage-opts``). *reason* says

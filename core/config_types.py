@@ -11,10 +11,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Interface, ip_address, ip_network
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from .model import Address, Subnet
 from .options import nearest, parse_size
@@ -74,8 +75,7 @@ class Boolean:
             raise _wrong(self.expects, text) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Integer:
+class Integer(Struct, frozen=True):
     """A whole number from *minimum* to *maximum* of *unit*."""
 
     minimum: int
@@ -126,8 +126,7 @@ class Text(_FromText[str]):
         return text
 
 
-@dataclass(frozen=True)
-class Choice(_FromText[str]):
+class Choice(Struct, _FromText[str], frozen=True):
     """One of a few words; the nearest is offered."""
 
     choices: tuple[str, ...]
@@ -237,8 +236,7 @@ class Network(_FromText[Subnet]):
         return network
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf(Generic[T]):
+class ListOf(Struct, Generic[T], frozen=True):
     """A list; as text separated by commas."""
 
     item: KeyType[T]
@@ -268,8 +266,7 @@ def _each(read: Callable[[V], T], values: Iterable[V]) -> Iterator[T]:
             raise ValueError(f"item {number}: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class MapOf(Generic[T]):
+class MapOf(Struct, Generic[T], frozen=True):
     """A JSON object from names to values; as text ``name=value``, separated by commas."""
 
     item: KeyType[T]
@@ -316,8 +313,7 @@ class Anything:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class AddressPool:
+class AddressPool(Struct, frozen=True):
     """A range from which networks of *prefix_length* are taken when none is asked for."""
 
     base: Subnet
@@ -346,18 +342,16 @@ class Pool:
         return self.from_json({**fields, "size": int(size) if size.isdigit() else size})
 
 
-class Pools(ListOf[AddressPool]):
+class Pools(ListOf[AddressPool], frozen=True):
     """Pools; as text they are separated by semicolons, for each holds a comma."""
 
-    def __init__(self) -> None:
-        super().__init__(Pool())
+    item: KeyType[AddressPool] = Pool()
 
     def from_text(self, text: str) -> tuple[AddressPool, ...]:
         return self.from_texts([part for part in text.split(";") if part.strip()])
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """An OCI runtime: its program and the arguments that precede the command."""
 
     path: str
@@ -379,8 +373,7 @@ class RuntimeType:
         return Runtime(Text().from_text(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Ulimit:
+class Ulimit(Struct, frozen=True):
     """A resource limit; -1 means no limit."""
 
     soft: int

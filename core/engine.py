@@ -17,10 +17,11 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Unpack
+
+from msgspec.structs import replace
 
 from .closing import Closing
 from .config import Config

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .errors import StowageError
 from .model import Finding, NetworkCapabilities, NetworkProbe, StorageCapabilities, StorageProbe
 from .plugins import Family
+from .records import field_names
 from .registry import Registry
 
 Probe = StorageProbe | NetworkProbe
 
 
-@dataclass(frozen=True, slots=True)
-class DriverReport:
+class DriverReport(Struct, frozen=True):
     """One driver: where it comes from, what its probe said, whether the root uses it by default.
 
     *capabilities* is None for a driver that could not be loaded or does not work here.
@@ -46,12 +48,12 @@ class DriverReport:
         if self.capabilities is None:
             return ()
         shown = []
-        for field in fields(self.capabilities):
-            value = getattr(self.capabilities, field.name)
+        for name in field_names(self.capabilities):
+            value = getattr(self.capabilities, name)
             if value is True:
-                shown.append(field.name)
+                shown.append(name)
             elif isinstance(value, (int, str)) and value:
-                shown.append(f"{field.name}={value}")
+                shown.append(f"{name}={value}")
         return tuple(shown)
 
 

@@ -7,7 +7,6 @@ are :class:`pathlib.Path`. Times are integers of nanoseconds since 1970, sizes i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from ipaddress import (
     IPv4Address,
@@ -19,6 +18,8 @@ from ipaddress import (
 )
 from pathlib import Path
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 API_VERSION = 1
 """The version of the driver contract; a driver names the one it was written for."""
@@ -49,8 +50,7 @@ class WhiteoutForm(str, Enum):
     """The directory holds the full tree; what is gone is simply not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryOption:
+class DirectoryOption(Struct, frozen=True):
     """A mount option whose value is a directory, handed over by descriptor.
 
     Neither the length of the path nor a ``:`` or ``,`` in it matters then (kernel 6.13 and later
@@ -61,8 +61,7 @@ class DirectoryOption:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """One mount as data; a driver says it, the core makes it.
 
     *type* is a file system type or ``"bind"``; *options* are ``key=value`` or bare flags
@@ -82,8 +81,7 @@ class Mount:
         return "ro" in self.options
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What a snapshot occupies without its parents: bytes on disk and inodes."""
 
     size_bytes: int
@@ -102,16 +100,14 @@ class ChangeKind(IntEnum):
         return "CAD"[self]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
+class Change(Struct, frozen=True, order=True):
     """One path that differs from the parent; *path* is absolute within the layer (``b"/etc"``)."""
 
     path: bytes
     kind: ChangeKind
 
 
-@dataclass(frozen=True, slots=True)
-class LayerTree:
+class LayerTree(Struct, frozen=True):
     """A directory that holds one layer's own content in a whiteout form.
 
     The core walks it for a native diff, or unpacks straight into it. *xattr_prefix* is where the
@@ -126,8 +122,7 @@ class LayerTree:
     whiteout_xattr: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StorageCapabilities:
+class StorageCapabilities(Struct, frozen=True):
     """What a storage driver can do for this root and these options; the kit verifies it."""
 
     native_diff: bool = False
@@ -164,16 +159,14 @@ class StorageCapabilities:
     because its root was copied or restored; the core then sets them and records that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One reason why a driver cannot work here, and what would help."""
 
     reason: str
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StorageProbe:
+class StorageProbe(Struct, frozen=True):
     """The answer of ``storage_probe``: works when *findings* is empty."""
 
     capabilities: StorageCapabilities = field(default_factory=StorageCapabilities)
@@ -186,8 +179,7 @@ class StorageProbe:
         return not self.findings
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
+class SnapshotInfo(Struct, frozen=True):
     """A snapshot as the layer store records it. *name* is its key until it is committed."""
 
     id: int
@@ -213,8 +205,7 @@ Interface = IPv4Interface | IPv6Interface
 Subnet = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCapabilities:
+class NetworkCapabilities(Struct, frozen=True):
     """What a network driver can do here.
 
     *sandbox* says which network namespace its containers get: one of their own, the host's, or
@@ -231,8 +222,7 @@ class NetworkCapabilities:
     """A container may be on several such networks."""
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkProbe:
+class NetworkProbe(Struct, frozen=True):
     """The answer of ``network_probe`` or ``firewall_probe``; works when *findings* is empty."""
 
     capabilities: NetworkCapabilities = field(default_factory=NetworkCapabilities)
@@ -244,8 +234,7 @@ class NetworkProbe:
         return not self.findings
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """One subnet of a network; *ip_range* is where addresses are taken from."""
 
     subnet: Subnet
@@ -254,8 +243,7 @@ class Pool:
     auxiliary: Mapping[str, Address] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(Struct, frozen=True):
     """A network as recorded; *id* is 64 hex digits."""
 
     id: str
@@ -267,8 +255,7 @@ class Network:
     internal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
+class Sandbox(Struct, frozen=True):
     """A network namespace that the core holds open as *descriptor*.
 
     *cookie* is its SO_NETNS_COOKIE. The descriptor is lent for the call, never kept.
@@ -279,8 +266,7 @@ class Sandbox:
     cookie: int
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One attachment of a container to a network; *id* is 64 hex digits."""
 
     id: str
@@ -297,16 +283,14 @@ class Endpoint:
     """What is published on it, once that is reserved."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A route inside a sandbox; without *gateway* it is on-link."""
 
     destination: Subnet
     gateway: Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JoinResult:
+class JoinResult(Struct, frozen=True):
     """What a container has on an endpoint once it joined."""
 
     gateways: tuple[Address, ...] = ()
@@ -317,8 +301,7 @@ class JoinResult:
 Transport = Literal["tcp", "udp", "sctp"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PortMapping:
+class PortMapping(Struct, frozen=True, order=True):
     """One published port: *host_port* on *host_address* leads to *container_port*.
 
     The unspecified address (``0.0.0.0``, ``::``) means every address of its family. The
@@ -340,8 +323,7 @@ class PortMapping:
 PublishPolicy = Literal["host", "docker"]
 
 
-@dataclass(frozen=True, slots=True)
-class FirewallNetwork:
+class FirewallNetwork(Struct, frozen=True):
     """What a firewall backend must know of a network.
 
     *icc*: its containers may talk to each other. *routed*: the address families (4, 6) that are
@@ -365,8 +347,7 @@ class FirewallNetwork:
     publish_allow: tuple[Subnet, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FirewallEndpoint:
+class FirewallEndpoint(Struct, frozen=True):
     """What a firewall backend must know of an endpoint to open its ports."""
 
     id: str
@@ -395,8 +376,7 @@ class Firewall(Protocol):
     def warnings(self, network: FirewallNetwork) -> Sequence[str]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """The networks of a root and their endpoints that live, as the metastore has them now."""
 
     networks: Sequence[Network] = ()
@@ -407,8 +387,7 @@ def _no_firewall() -> Firewall:
     raise NotImplementedError("this context has no firewall backend")
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkContext:
+class NetworkContext(Struct, frozen=True):
     """What a network or firewall driver is constructed with.
 
     *root_id* names the root in the kernel (8 hex digits; tables, chains, links); *exec_root* is

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
 
 from .errors import InvalidConfig
 
@@ -76,8 +77,7 @@ class TextType:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class IntegerType:
+class IntegerType(Struct, frozen=True):
     """A whole number within limits; *unit* is shown in the documentation."""
 
     minimum: int | None = None
@@ -101,8 +101,7 @@ class IntegerType:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class SizeType:
+class SizeType(Struct, frozen=True):
     """A number of bytes, written ``512M`` or ``10G``."""
 
     minimum_bytes: int = 0
@@ -119,8 +118,7 @@ class SizeType:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceType:
+class ChoiceType(Struct, frozen=True):
     """One of a few words."""
 
     choices: tuple[str, ...]
@@ -135,8 +133,7 @@ class ChoiceType:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Option(Generic[T_co]):
+class Option(Struct, Generic[T_co], frozen=True):
     """One option of a driver.
 
     *default* is used when it is not given; *default_text* is how the documentation shows it.

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
+
+from msgspec import Struct
 
 from .errors import DriverFailed, NotFound
 from .model import API_VERSION
@@ -37,8 +38,7 @@ _KIND_BY_FAMILY: Mapping[Family, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(Struct, frozen=True):
     """One entry point: *value* is ``module:Class``, *owner* the distribution and its version.
 
     *problem* says why it cannot even be tried (blocked, or claimed by two distributions).

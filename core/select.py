@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from .errors import FailedPrecondition, InvalidConfig, NotSupported
 from .explain import report
@@ -22,8 +23,7 @@ from .registry import Registry
 Prober = Callable[[str], StorageProbe]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The driver that was chosen, by which *rule*, and a *warning* if it is a last resort."""
 
     name: str
@@ -31,8 +31,7 @@ class Selection:
     warning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What the decision hangs on.
 
     *explicit* is the asked-for name, *origin* where it was asked ("flag --storage-driver");

@@ -132,7 +132,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "explain registry select config config_checks config_file config_keys config_types",
         "handle plugins observers",
         "hookspecs",
-        "options model effects errors version closing _pytest_plugin",
+        "options model effects errors version closing records _pytest_plugin",
     )
 )
 #: Modules of one floor that may import each other.
@@ -140,7 +140,7 @@ NEIGHBOURS = (
     frozenset(["explain", "registry", "select"]),
     frozenset(["config", "config_checks", "config_file", "config_keys", "config_types"]),
     frozenset(["handle", "plugins", "observers"]),
-    frozenset(["options", "model", "effects", "errors", "closing"]),
+    frozenset(["options", "model", "effects", "errors", "closing", "records"]),
 )
 #: `linux` lies below everything and sees only these.
 SEEN_BY_LINUX = frozenset(["effects", "model", "errors", "closing"])
@@ -195,7 +195,7 @@ def test_ctypes_lives_in_linux_alone() -> None:
 
 def test_third_party_imports_are_declared() -> None:
     """The core and the drivers import nothing that an install does not bring."""
-    declared = {"pluggy", "libarchive", "zstandard", "pyroute2"}
+    declared = {"pluggy", "libarchive", "msgspec", "zstandard", "pyroute2"}
     extras = {"fuse", "iptc", "hypothesis", "pytest"}
     bad = [
         f"{shown(path)}:{line}: {name}"

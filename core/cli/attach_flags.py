@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ..containers.detach_keys import parse_detach_keys
 from ..errors import InvalidArgument
@@ -29,8 +29,7 @@ RUN_FLAGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """What of a container is put on our stdio; *keys* typed on a terminal end that."""
 
     stdin: bool = False

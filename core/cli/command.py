@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .flags import Flag, Parsed, UsageError, parse
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 _WIDTH = 80
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """One command; *action* returns the exit code, None meaning 0.
 
     *usage* is what follows the command's words (``[OPTIONS] IMAGE [COMMAND] [ARG...]``); the

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from . import commands
 from .command import Command
@@ -29,8 +30,7 @@ class Names(Protocol):
         """Return the names of all that is a *kind*."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One word that fits, and what it means."""
 
     word: str
@@ -50,8 +50,7 @@ def candidates(
     return [one for one in found if one.word == FILES or one.word.startswith(current)]
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """What a part of a line holds: arguments, the flag that waits for its value, and whether
     flags are over."""
 

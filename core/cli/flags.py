@@ -9,8 +9,9 @@ errors otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from ..options import nearest
 
@@ -54,8 +55,7 @@ def integer(text: str) -> int:
         raise ValueError("expected a whole number") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """One flag: ``--name`` and perhaps ``-short``.
 
     A *switch* takes no value of its own; a *list* may be repeated. *value* names the value in

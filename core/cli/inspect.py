@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 from ..containers.describe import inspect_document
 from ..containers.describe_network import Attached
 from ..errors import InvalidArgument, NotFound
 from ..images.times import format_time
+from ..records import as_dict
 from . import human
 from .command import Command
 from .context import Context
@@ -90,7 +90,7 @@ def layer(context: Context, name: str) -> Document:
                 "Created": info.created_ns,
                 "Updated": info.updated_ns,
                 "Labels": dict(info.labels),
-                "Usage": asdict(info.usage) if info.usage else None,
+                "Usage": as_dict(info.usage) if info.usage else None,
             }
     raise NotFound("layer", name)
 

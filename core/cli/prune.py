@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ..errors import Busy, FailedPrecondition, InvalidArgument, NotFound
 from . import human
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 _FILTERS = ("label", "label!", "until")
 
 
-@dataclass(slots=True)
-class Pruned:
+class Pruned(Struct):
     """What was removed: Docker's heading -> names; and the bytes that it freed."""
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -39,8 +39,7 @@ class Pruned:
         return "\n".join([*lines, f"Total reclaimed space: {human.size(self.size_bytes)}"])
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """What ``--filter`` of a prune lets through: Docker's ``until``, ``label`` and ``label!``."""
 
     until_ns: int | None

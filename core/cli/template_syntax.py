@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 BranchKind = Literal["if", "range", "with"]
 JumpKind = Literal["break", "continue"]
@@ -20,20 +21,17 @@ class TemplateSyntaxError(ValueError):
     """The template cannot be parsed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A constant: string, number, boolean or nil."""
 
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """``.A.B``, ``$x.A`` or ``(…).A``: *base* is None for the dot."""
 
     base: Node | None
@@ -41,20 +39,17 @@ class Field:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A function by its name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pipe:
+class Pipe(Struct, frozen=True):
     """Commands, each a word and its arguments; *variables* are set to the result."""
 
     commands: tuple[tuple[Node, ...], ...]
@@ -62,8 +57,7 @@ class Pipe:
     declares: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(Struct, frozen=True):
     """``if``, ``range`` or ``with``."""
 
     kind: BranchKind
@@ -72,8 +66,7 @@ class Branch:
     otherwise: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Jump:
+class Jump(Struct, frozen=True):
     """``break`` or ``continue``."""
 
     kind: JumpKind
@@ -106,14 +99,12 @@ _JUMPS: dict[str, JumpKind] = {"break": "break", "continue": "continue"}
 _UNSUPPORTED = ("define", "template", "block")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(Struct, frozen=True):
     kind: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Action:
+class _Action(Struct, frozen=True):
     """The words between braces."""
 
     tokens: tuple[_Token, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..errors import StowageError
 from . import human
@@ -36,8 +37,7 @@ SUMMARY = Listing(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
+class _Sizes(Struct, frozen=True):
     """What was found: sizes of layers by name and of containers by id, and who uses what."""
 
     images: Sequence[Image]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..linux.paths import open_in_root
@@ -18,8 +20,7 @@ _MAXIMUM_ID = (1 << 31) - 1
 _MAXIMUM_FILE_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """A resolved user; *home* is from passwd, else ``/``."""
 
     uid: int

@@ -22,15 +22,15 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ..effects import effect
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerFiles:
+class ContainerFiles(Struct, frozen=True):
     """The paths of one container; makes none of them until :meth:`make_kept` and
     :meth:`make_bundle`."""
 

@@ -4,13 +4,13 @@ description"; moby, pkg/archive/copy.go)."""
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """The source or the destination of a copy: an absolute path as given, and what is there.
 
     *path* keeps its trailing ``/`` or ``/.``, which say that it is a directory (or its contents).
@@ -43,8 +43,7 @@ class End:
         return posixpath.dirname(self.clean)
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """How a copy is made: its entries called *base* (empty: by names of their own) are unpacked
     in *directory* of the destination."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument, NotFound
 from . import hostroot, volume_use

@@ -5,8 +5,9 @@ It is recorded with the container, so that another configuration later changes n
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from .model import ContainerSpec
 from .namespaces import Namespaces

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..model import Endpoint, Interface, Network, PortMapping
 from ..net.ipam import ways_out
 from .model import ContainerRecord, ContainerSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Attached:
+class Attached(Struct, frozen=True):
     """The network of a container, and its endpoint while it runs."""
 
     network: Network | None = None

@@ -7,8 +7,9 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import InvalidArgument
 
@@ -23,8 +24,7 @@ _DEFAULT = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """A device, or a directory of them, *source*, seen at *target*; *access* out of ``rwm``."""
 
     source: str

@@ -12,7 +12,8 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..linux.cgroups import Cgroup
 from .bundle import ContainerFiles
@@ -21,8 +22,7 @@ from .runtime import Runtime, find_program, read_log_error
 from .streams import Collected, Streams, communicate, spawn
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a run ended; *error* is the runtime's own, if the process never ran."""
 
     collected: Collected

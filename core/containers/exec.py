@@ -11,7 +11,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
@@ -34,8 +36,7 @@ from .workdir import resolve_workdir
 _RUN_FAILED, _NOT_STARTED = 125, 126
 
 
-@dataclass(frozen=True, slots=True)
-class ExecSpec:
+class ExecSpec(Struct, frozen=True):
     """What ``exec`` can ask; what is empty is as in the container itself."""
 
     command: tuple[str, ...]

@@ -7,8 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..linux.cgroups import Cgroup
 from .console import ConsoleSocket, PipePeer, TerminalPeer, own_terminal, tell_resized
@@ -18,8 +19,7 @@ from .runtime import Runtime, read_log_error
 from .streams import DRAIN_SECONDS, Collected, Streams, end, spawn
 
 
-@dataclass(frozen=True, slots=True)
-class ExecFiles:
+class ExecFiles(Struct, frozen=True):
     """The files of one exec: its config, its pid, the runtime's log."""
 
     config: Path

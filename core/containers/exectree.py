@@ -12,8 +12,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..linux.cgroups import Cgroup
 from ..linux.process import ProcessIdentity, boot_id, send_signal
@@ -22,8 +23,7 @@ _KILL_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class _Kin:
+class _Kin(Struct, frozen=True):
     """A live process, its parent and its session, as the host numbers them (proc_pid_stat(5))."""
 
     process: ProcessIdentity

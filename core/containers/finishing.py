@@ -6,7 +6,8 @@ conmon's exit command comes here, and so does recovery when that command was kil
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux.controllers import oom_kills

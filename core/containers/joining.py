@@ -10,9 +10,10 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..errors import FailedPrecondition, NotFound, StowageError
 from ..linux.namespaces import network_cookie
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from ..net.ports import Reservation
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """A container's network for one run; descriptors are lent.
 
     *private*: the sandbox is not the host's. *ports* are the sockets that hold what is published.

@@ -12,9 +12,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..errors import Busy, FailedPrecondition, InvalidArgument
@@ -46,8 +48,7 @@ logger = logging.getLogger("stowage.containers")
 _LINGER_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """A container that is ready to be handed to its runtime; descriptors are lent."""
 
     runtime: Runtime

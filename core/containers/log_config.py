@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import quote_plus
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from ..errors import InvalidArgument, NotSupported
+from ..records import as_dict, field_names
 
 _KEPT = ("json-file", "local")
 #: What else dockerd 20.10 knows.
@@ -26,8 +29,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?")
 _FAILED = "failed to initialize logging driver: "
 
 
-@dataclass(frozen=True, slots=True)
-class LogConfig:
+class LogConfig(Struct, frozen=True):
     """A log as asked for; an empty *driver* is the root's default."""
 
     driver: str = ""
@@ -54,12 +56,12 @@ class LogConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> LogConfig:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        return cls(**{key.name: plain[key.name] for key in fields(cls) if key.name in plain})
+        return cls(**{name: plain[name] for name in field_names(cls) if name in plain})
 
 
 def parse_log_size(text: str) -> int:

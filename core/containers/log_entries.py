@@ -7,16 +7,16 @@ Each line is ``TIME STREAM TAG TEXT``: TIME in RFC 3339 with nanoseconds, STREAM
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+
+from msgspec import Struct
 
 _ENTRY = re.compile(rb"(\S+) (stdout|stderr) ([FP])(?: |$)")
 _FRACTION = re.compile(r"\.(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(Struct, frozen=True):
     """One entry: *text* ends with a newline unless the line goes on (or was never ended)."""
 
     time: str

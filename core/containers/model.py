@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from ..errors import InvalidArgument
 from ..images.config import RunConfig
 from ..linux.process import ProcessIdentity
+from ..records import as_dict, field_names
 from .log_config import LogConfig
 from .mounts import Tmpfs
 from .namespaces import Namespaces
@@ -48,8 +51,7 @@ class ContainerState(str, Enum):
         return self in (ContainerState.RUNNING, ContainerState.PAUSED, ContainerState.RESTARTING)
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
+class ContainerSpec(Struct, frozen=True):
     """Everything that ``run`` and ``create`` can ask.
 
     *entrypoint* None means the image's, an empty tuple none at all (``--entrypoint ""``).
@@ -107,7 +109,7 @@ class ContainerSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        plain = asdict(self)
+        plain = as_dict(self)
         plain["rootfs"] = None if self.rootfs is None else os.fspath(self.rootfs)
         plain["binds"] = [bind.to_json() for bind in self.binds]
         plain["resources"] = self.resources.to_json()
@@ -122,7 +124,7 @@ class ContainerSpec:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> ContainerSpec:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         for name in ("command", "env", "storage_options"):
             known[name] = tuple(known.get(name, ()))
         if known.get("entrypoint") is not None:
@@ -183,8 +185,7 @@ def join_env(*parts: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in values.items())
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeFacts:
+class RuntimeFacts(Struct, frozen=True):
     """What the kernel and the runtime gave a container; times are 0 until it happened.
 
     *monitor* is who sees its exit: conmon, or the engine process itself (``direct``), named by
@@ -217,12 +218,12 @@ class RuntimeFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RuntimeFacts:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         for name in ("monitor_process", "process"):
             if known.get(name) is not None:
                 known[name] = ProcessIdentity(**known[name])
@@ -230,8 +231,7 @@ class RuntimeFacts:
         return cls(**known)
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerRecord:
+class ContainerRecord(Struct, frozen=True):
     """A container as recorded. *id* is 64 hex digits; *snapshot* is its key on *driver*."""
 
     id: str

@@ -17,7 +17,8 @@ import select
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import CommandFailed
@@ -28,8 +29,7 @@ from .runtime import Runtime, find_program, helper_environment, start_failure
 _CREATE_TIMEOUT_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorPlan:
+class MonitorPlan(Struct, frozen=True):
     """What conmon is started with.
 
     *mount_namespace* is a descriptor of ours. *inherited* are the descriptors that conmon keeps
@@ -48,8 +48,7 @@ class MonitorPlan:
     logged: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Monitored:
+class Monitored(Struct, frozen=True):
     """A container that conmon has created: its *pid* and conmon's own identity."""
 
     pid: int

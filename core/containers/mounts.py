@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
+
 from ..errors import InvalidArgument
+from ..records import as_dict
 from .units import parse_memory
 from .volume_specs import (
     VolumeMount,
@@ -37,8 +39,7 @@ _GROUP_BY_WORD = {word: number for number, words in enumerate(_OPPOSITES) for wo
 _TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"})
 
 
-@dataclass(frozen=True, slots=True)
-class Tmpfs:
+class Tmpfs(Struct, frozen=True):
     """An empty file system in memory at *target*; *options* as asked for (``size=64m,exec``)."""
 
     target: str
@@ -62,7 +63,7 @@ class Tmpfs:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Tmpfs:
@@ -106,8 +107,7 @@ def parse_tmpfs(text: str) -> Tmpfs:
 # --- --mount ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(Struct, frozen=True):
     """One ``--mount``: *type* is ``volume`` unless it says otherwise.
 
     *options* holds ``bind-…``, ``volume-…`` and ``tmpfs-…`` keys with every value given.
@@ -254,8 +254,7 @@ def tmpfs_of(request: MountRequest) -> Tmpfs:
     return Tmpfs(target, ",".join(options), by_mount=True)
 
 
-@dataclass(frozen=True, slots=True)
-class AskedMounts:
+class AskedMounts(Struct, frozen=True):
     """All that a container asks to have mounted."""
 
     binds: tuple[Bind, ...] = ()

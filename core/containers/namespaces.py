@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound
 from ..linux.cgroups import hierarchies
+from ..records import as_dict, field_names
 
 if TYPE_CHECKING:
     from ..linux.process import ProcessIdentity
@@ -25,8 +28,7 @@ _SHARED = "container:"
 SHM = "/dev/shm"
 
 
-@dataclass(frozen=True, slots=True)
-class Namespaces:
+class Namespaces(Struct, frozen=True):
     """Modes as Docker writes them: ``host``, ``container:<id>``, ``private``, …; empty is the
     default, which is one of its own."""
 
@@ -38,12 +40,12 @@ class Namespaces:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Namespaces:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        return cls(**{key.name: plain[key.name] for key in fields(cls) if key.name in plain})
+        return cls(**{name: plain[name] for name in field_names(cls) if name in plain})
 
 
 def check_namespaces(asked: Namespaces, hostname: str) -> None:
@@ -91,8 +93,7 @@ def resolved(context: Context, asked: Namespaces) -> Namespaces:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What one run takes from other containers; descriptors are lent.
 
     *paths* maps a kind of namespace to where the runtime finds it; *shm* is a detached mount.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from ipaddress import ip_address
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..model import Address, Transport
 from ..net.port_specs import PortRequest, parse_expose, parse_publishes, publish_all
+from ..records import field_names
 
 SHARED_PREFIX = "container:"
 #: What stands for the address of the host's end in ``--add-host``.
@@ -23,8 +26,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _USER_DEFINED_ONLY = "user specified IP address is supported on user defined networks only"
 
 
-@dataclass(frozen=True, slots=True)
-class Networking:
+class Networking(Struct, frozen=True):
     """Ports, names and addresses of a container.
 
     *exposed* are ``80/tcp``, the image's among them once the container is made. *extra_hosts* are
@@ -67,7 +69,7 @@ class Networking:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        plain = {key.name: getattr(self, key.name) for key in fields(self)}
+        plain = {name: getattr(self, name) for name in field_names(self)}
         for name in ("ports", "dns", "addresses"):
             plain[name] = [str(item) for item in plain[name]]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
@@ -75,7 +77,7 @@ class Networking:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Networking:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         for name, value in known.items():
             if isinstance(value, list):
                 known[name] = tuple(value)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..linux.controllers import Support, support

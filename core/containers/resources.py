@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from ..config_types import Ulimit
+from ..records import as_dict, field_names
 
 #: Docker's default of /dev/shm.
 SHM_SIZE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceValue:
+class DeviceValue(Struct, frozen=True):
     """A weight, or a rate per second, of the host's block device at *path*."""
 
     path: str
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """Limits of a container; 0, None or empty where there is none.
 
     *memory_swap_bytes* is memory and swap together, -1 without a limit. *nano_cpus* is in
@@ -54,12 +55,12 @@ class Resources:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Resources:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         for name in DEVICE_VALUES:
             known[name] = tuple(DeviceValue(**one) for one in known.get(name, ()))
         limits = known.get("ulimits", {}).items()

@@ -7,18 +7,20 @@ ran for ten seconds begins with 100 ms again; what its user stopped stays so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..linux.process import ProcessIdentity
+from ..records import field_names
 
 _FIRST_WAIT_MS, _LONGEST_WAIT_MS = 100, 60_000
 _STEADY_SECONDS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class RestartPolicy(Struct, frozen=True):
     """*name* is ``no``, ``on-failure``, ``always`` or ``unless-stopped``; *maximum_retries* is of
     ``on-failure`` (0: no limit)."""
 
@@ -60,8 +62,7 @@ def parse_restart_policy(text: str) -> RestartPolicy:
     return RestartPolicy(name or "no", count)
 
 
-@dataclass(frozen=True, slots=True)
-class RestartFacts:
+class RestartFacts(Struct, frozen=True):
     """What a container's restarts have come to.
 
     *count* is of those by its policy since its user started it, *wait_ms* the last wait before
@@ -85,7 +86,7 @@ class RestartFacts:
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RestartFacts:
         """Read plain JSON values; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         if known.get("kept_by") is not None:
             known["kept_by"] = ProcessIdentity(**known["kept_by"])
         return cls(**known)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import InvalidArgument
 from ..linux.cgroups import hierarchies
@@ -22,16 +23,14 @@ from ..linux.paths import open_in_root
 from .volumes import Bind
 
 
-@dataclass(frozen=True, slots=True)
-class Extra:
+class Extra(Struct, frozen=True):
     """A detached mount, *descriptor*, that goes onto *path* of the root (bytes, absolute)."""
 
     descriptor: int
     path: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RootPlan:
+class RootPlan(Struct, frozen=True):
     """What a container's namespace holds: *root* (detached) at *target*, *extras* on top of it,
     *shared* binds ((detached clone, mount point)) beside it."""
 

@@ -10,8 +10,9 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument, NotFound
 from ..linux.process import ProcessIdentity

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from ..errors import CommandFailed, StowageError
 from ..linux.oom import OomWatch
@@ -26,8 +27,7 @@ from .runtime import start_failure
 from .streams import Streams
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(Struct, frozen=True):
     """How a container's run ended; *stdout* and *stderr* are what was collected.
 
     *exit_code* is the process's own, or 128+n if signal n ended it (137 after a time-out).

@@ -13,8 +13,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import CommandFailed, NotSupported
@@ -23,8 +24,7 @@ KNOWN = ("crun", "runc")
 _TIMEOUT_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """One runtime: *path* of its program, *root* where it keeps its state."""
 
     name: str

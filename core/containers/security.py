@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..errors import InvalidArgument, PermissionDenied
 from ..linux.capabilities import NAMES, bounding
+from ..records import as_dict, field_names
 from .devices import Device
 
 logger = logging.getLogger("stowage.containers")
@@ -30,8 +32,7 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
+class Security(Struct, frozen=True):
     """Wishes of one container; empty is Docker's default.
 
     *seccomp* is ``unconfined`` or a profile in Docker's form, as JSON text. *apparmor* names a
@@ -66,12 +67,12 @@ class Security:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Security:
         """Read what :meth:`to_json` gave; unknown keys are ignored."""
-        known = {key.name: plain[key.name] for key in fields(cls) if key.name in plain}
+        known = {name: plain[name] for name in field_names(cls) if name in plain}
         for name, value in known.items():
             if isinstance(value, list):
                 known[name] = tuple(value)

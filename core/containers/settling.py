@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..linux.process import boot_id

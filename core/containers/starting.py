@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..errors import CommandFailed, FailedPrecondition, NotFound, StowageError
 from ..linux.process import ProcessIdentity, boot_id, identity

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..linux.cgroup_usage import cgroup_usage
 from .context import Context
@@ -14,8 +15,7 @@ from .model import ContainerRecord, ContainerState
 from .processes import first_process
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Struct, frozen=True):
     """One look at a container; all 0 if it does not run.
 
     *cpu_percent* is of one CPU, so two busy ones make 200. *memory_limit_bytes* is the machine's

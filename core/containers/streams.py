@@ -7,8 +7,9 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import IO, Any
+
+from msgspec import Struct
 
 from ..effects import effect
 from .runtime import helper_environment
@@ -20,8 +21,7 @@ DRAIN_SECONDS = 0.5
 _END_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(Struct, frozen=True):
     """What a process reads and writes: *stdin* is bytes to feed, a descriptor, or None for
     nothing; *stdout* and *stderr* are descriptors, or None to collect what is written."""
 
@@ -34,8 +34,7 @@ class Streams:
         return self.stdin if isinstance(self.stdin, bytes) else b""
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What a process wrote to pipes of ours, and how it ended (128+n for a signal)."""
 
     exit_code: int

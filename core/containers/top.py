@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
@@ -20,8 +21,7 @@ _RENAMED = re.compile(r"\s+([^\s]*)=\s*(PID[^\s]*)")
 _FAILED = 1
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessList:
+class ProcessList(Struct, frozen=True):
     """What ps printed: the words of its heading, and a line of as many cells per process."""
 
     titles: tuple[str, ...]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, StowageError

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
+
 from ..errors import InvalidArgument, NotSupported
+from ..records import as_dict
 from ..volumes.names import check_name
 from .volumes import PROPAGATIONS, split_volume, target_of
 
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 _IGNORED = frozenset({"z", "Z"})
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeMount:
+class VolumeMount(Struct, frozen=True):
     """The volume *name* at *target*; without a name a new one, which goes with ``rm -v``."""
 
     target: str
@@ -49,8 +50,7 @@ class VolumeMount:
         return ":".join(part for part in (self.name, self.target, self.mode) if part)
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeWishes:
+class VolumeWishes(Struct, frozen=True):
     """All that a container asks of volumes.
 
     *declared* are the paths of ``-v /path``, joined by the image's when the container is made;
@@ -73,7 +73,7 @@ class VolumeWishes:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> VolumeWishes:

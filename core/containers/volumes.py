@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from ..errors import InvalidArgument
+from ..records import as_dict
 
 PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
 _IGNORED = frozenset({"z", "Z", "consistent", "cached", "delegated"})
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(Struct, frozen=True):
     """A directory or file of the host, *source*, seen at *target* in the container."""
 
     source: str
@@ -47,7 +48,7 @@ class Bind:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return asdict(self)
+        return as_dict(self)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Bind:

@@ -10,7 +10,8 @@ import errno
 import os
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import InvalidArgument
@@ -20,8 +21,7 @@ from .volumes import Mounted
 _LINK_LIMIT = 40
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(Struct, frozen=True):
     """The container's tree as it will be: its root, with what is mounted on top."""
 
     root: int

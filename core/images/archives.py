@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidArchive
 from .config import Platform, this_platform
@@ -17,8 +19,7 @@ from .packed import Blob, PackedImage
 from .sources import DirectorySource, Source, tar_source
 
 
-@dataclass(frozen=True, slots=True)
-class ImageArchive:
+class ImageArchive(Struct, frozen=True):
     """An open archive: its images, and the source that their layers are read from."""
 
     source: Source

@@ -10,7 +10,9 @@ import posixpath
 import re
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from .config import Healthcheck, RunConfig
@@ -25,8 +27,7 @@ _MILLISECOND_NS = 10**6
 _PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/([a-z]+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(Struct, frozen=True):
     """The config so far, and whether a CMD was among the changes (ENTRYPOINT then keeps it)."""
 
     config: RunConfig

@@ -13,7 +13,9 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import InvalidArchive
 from .documents import Json, Reader, load_json_object
@@ -36,8 +38,7 @@ _MACHINES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """What an image runs on, in Go's words (``linux``, ``amd64``)."""
 
     os: str
@@ -60,8 +61,7 @@ def this_platform() -> Platform:
     return Platform("linux", architecture, variant)
 
 
-@dataclass(frozen=True, slots=True)
-class Healthcheck:
+class Healthcheck(Struct, frozen=True):
     """How to learn whether a container is healthy; times in nanoseconds, 0 means the default.
 
     *test* is empty (inherit), ``("NONE",)``, ``("CMD", …)`` or ``("CMD-SHELL", line)``.
@@ -85,8 +85,7 @@ class Healthcheck:
         return {**self.extra, **known, **{key: value for key, value in numbers.items() if value}}
 
 
-@dataclass(frozen=True, slots=True)
-class RunConfig:
+class RunConfig(Struct, frozen=True):
     """The ``config`` object: how a container of the image runs unless it is told otherwise."""
 
     user: str = ""
@@ -136,8 +135,7 @@ class RunConfig:
         return {**self.extra, **known}
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(Struct, frozen=True):
     """One step of how the image came to be; *empty_layer* steps have no layer of their own."""
 
     created: str = ""
@@ -158,8 +156,7 @@ class HistoryEntry:
         return {**self.extra, **known}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True):
     """A whole config; *created* is an RFC 3339 time or empty, *diff_ids* go from base to top."""
 
     platform: Platform

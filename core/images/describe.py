@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from .config import RunConfig, layers_of_history
 from .rows import CONTAINER, TAGGED, Image
@@ -21,8 +22,7 @@ _CONTAINER_FIELDS: Mapping[str, object] = {
 """What Docker shows of a container's config even when it is not set."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryLine:
+class HistoryLine(Struct, frozen=True):
     """One line of ``history``: a step, the image that ended with it, the bytes of its layer."""
 
     id: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import InvalidArgument
 from ..options import BooleanType, nearest
@@ -13,8 +14,7 @@ from .rows import Image
 _KEYS = ("before", "dangling", "label", "reference", "since")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFilter:
+class ImageFilter(Struct, frozen=True):
     """What a listed image must be: all kinds must hold, of several of one kind any reference
     and every label. *before* and *since* are what was typed for an image."""
 

@@ -11,8 +11,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import BinaryIO
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ..errors import DataLoss, InvalidArchive, StowageError, Unavailable
 from ..layers.foreign import as_tar
@@ -30,8 +32,7 @@ from .times import format_time
 _OF_ONE_IMAGE = ("comment", "container", "container_config", "docker_version", "id", "parent")
 
 
-@dataclass(frozen=True, slots=True)
-class _New:
+class _New(Struct, frozen=True):
     """An image that is about to be recorded, and the event that tells of it."""
 
     raw_config: bytes

@@ -10,8 +10,9 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+from msgspec import Struct
 
 from ..errors import InvalidArchive, InvalidArgument
 from .config import CONFIG_LIMIT_BYTES, ImageConfig, image_id, parse_config
@@ -32,8 +33,7 @@ class Hasher(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(Struct, frozen=True):
     """A file of an archive; *digest* and *size_bytes* are of its stored bytes, where known."""
 
     name: str
@@ -41,8 +41,7 @@ class Blob:
     size_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PackedImage:
+class PackedImage(Struct, frozen=True):
     """One image of an archive; *layers* pair with the config's diffIDs, base first."""
 
     raw_config: bytes
@@ -80,8 +79,7 @@ def archived_reference(text: str) -> Reference:
         raise InvalidArchive(f"invalid image name {text[:300]!r}", details=error.brief) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """OCI's ``descriptor.md``: what a manifest or index says about a blob."""
 
     media_type: str

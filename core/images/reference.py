@@ -15,7 +15,8 @@ they are typed: there is no default registry here, so ``busybox`` is ``busybox``
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import InvalidArgument
 
@@ -37,8 +38,7 @@ _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """A parsed name; *tag* and *digest* are None where they were not given."""
 
     name: str

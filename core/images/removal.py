@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..layers.store import LayerStore
@@ -33,8 +34,7 @@ COLLECTING = "gc"
 """The layer store's lock: held shared by who adds layers, exclusively by who removes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """One line of what ``rmi`` did: *untagged* is a name, *deleted* an image's or a layer's id."""
 
     untagged: str | None = None

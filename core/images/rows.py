@@ -11,7 +11,8 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..errors import InvalidArgument, NotFound
 from ..layers.digests import chain_id
@@ -22,8 +23,7 @@ PARENT, TAGGED, CONTAINER = "parent", "last-tagged-ns", "container"
 _LIVE = ("running", "paused", "restarting")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image as recorded; *references* are sorted, *raw_config* is what *id* is the digest of."""
 
     id: str
@@ -77,8 +77,7 @@ def chain_of(diff_ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(chain)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUser:
+class ImageUser(Struct, frozen=True):
     """A container that was made from an image."""
 
     container_id: str

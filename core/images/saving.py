@@ -17,9 +17,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from msgspec import Struct, field
 
 from ..errors import DataLoss
 from .docker_archive import MANIFEST, manifest_entry, repositories
@@ -45,8 +46,7 @@ Export = Callable[[str, BinaryIO], str]
 """Writes the layer with a chainID and returns its diffID."""
 
 
-@dataclass(slots=True)
-class SavedImage:
+class SavedImage(Struct):
     """An image to save, and under which of its names."""
 
     image: Image

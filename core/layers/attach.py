@@ -11,7 +11,8 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..closing import Closing
 from ..errors import StowageError
@@ -22,8 +23,7 @@ from .context import StoreContext
 from .rows import Row
 
 
-@dataclass(slots=True)
-class Attachment(Closing):
+class Attachment(Struct, Closing):
     """An attached snapshot: *root* is a descriptor of its detached mount's root, for reading.
 
     Work only by ``*at`` calls beneath it, or attach it in a mount namespace with

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..effects import effectful
 from .tree import proc_path, read_xattrs, stored_name
@@ -14,8 +16,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 DEFAULT_ACL = b"system.posix_acl_default"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(Struct, frozen=True):
     """What a file or directory shall have in the end, the names of its xattrs as in archives.
 
     *xattrs* None means: leave them.

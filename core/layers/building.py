@@ -11,9 +11,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..errors import Busy, InvalidArgument, NotSupported, Unavailable
@@ -30,8 +32,7 @@ _ATTEMPTS = 8
 _log = logging.getLogger("stowage.layers.building")
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """A snapshot being made; *prepared_ns* is the file system's time when it was prepared."""
 
     row: Row

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from ..model import ChangeKind
 from .tree import DIRECTORY_FLAGS, join, list_names, lstat, open_directory, read_xattrs
@@ -57,8 +58,7 @@ class Comparison(Protocol):
         """
 
 
-@dataclass(slots=True)
-class _Frame:
+class _Frame(Struct):
     """A directory on the way: its path, what is left to visit, and the two directories.
 
     *touched*: it, or a directory above it, is (see Comparison).

@@ -8,9 +8,10 @@ containers/storage's checker.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import Busy, DataLoss, NotFound, StowageError
 from ..model import Kind, SnapshotInfo
@@ -45,8 +46,7 @@ class CheckKind(str, Enum):
     """A directory is among the volumes that nothing is recorded of."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
+class CheckFinding(Struct, frozen=True):
     """One thing that is wrong; *subject* is a snapshot's name, a path or a driver."""
 
     kind: CheckKind

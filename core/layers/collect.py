@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import Busy, FailedPrecondition, NotFound
@@ -24,8 +25,7 @@ _LOCK = "gc"
 _KEEP_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
+class Collected(Struct, frozen=True):
     """What ``gc`` did; *size_bytes* counts the removed layers as recorded. *left* names what
     could not be deleted, and why."""
 
@@ -36,8 +36,7 @@ class Collected:
     left: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DiskUsage:
+class DiskUsage(Struct, frozen=True):
     """What a root occupies, from records: O(1) per layer.
 
     *layers* are all snapshots; an active one has no recorded usage. *size_bytes* is the sum of

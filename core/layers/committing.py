@@ -6,10 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from ..errors import DataLoss, FailedPrecondition, InvalidArgument
 from ..linux.files import syncfs

@@ -6,15 +6,15 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..model import ChangeKind
 from .changes import Found, attributes_differ
 from .tree import READ_CHUNK, open_file, proc_path, read_xattrs, split
 
 
-@dataclass(frozen=True, slots=True)
-class FullTrees:
+class FullTrees(Struct, frozen=True):
     """Compares two full trees by stat(2), xattrs and contents.
 
     *sealed_ns* is the time of the file system's clock when the new tree was made as a copy of

@@ -13,7 +13,8 @@ import os
 import stat
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..effects import effectful
 from ..errors import InvalidArchive
@@ -38,8 +39,7 @@ _CHAIN_LIMIT = 32
 Forget = Callable[[int, bytes, bytes], None]
 
 
-@dataclass(slots=True)
-class Directory:
+class Directory(Struct):
     """A directory of the tree; it gets its *attributes* in the end.
 
     *explicit*: an entry of the archive describes it. *opaque*: nothing shows through.

@@ -14,7 +14,8 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..effects import effect
 from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument

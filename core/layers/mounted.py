@@ -14,14 +14,16 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux import mount as kernel
 from ..linux.mountinfo import read_mountinfo
 from ..linux.process import ProcessIdentity, describe, identity
+from ..records import as_dict
 from ..store.holders import holders_of
 from ..store.locks import Lease
 from . import rows
@@ -30,8 +32,7 @@ from .context import StoreContext
 from .rows import Row
 
 
-@dataclass(frozen=True, slots=True)
-class MountRow:
+class MountRow(Struct, frozen=True):
     """One user of a mount point; *owner* is None for one that stays until unmounted."""
 
     id: int
@@ -250,7 +251,7 @@ class MountPoints:
 
     def _insert(self, row: Row, place: Path, device: int, *, owned: bool) -> MountRow:
         owner = identity() if owned else None
-        text = None if owner is None else json.dumps(asdict(owner))
+        text = None if owner is None else json.dumps(as_dict(owner))
 
         def insert(tx: sqlite3.Connection) -> int:
             if rows.by_id(tx, row.id) is None:

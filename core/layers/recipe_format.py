@@ -12,10 +12,11 @@ whole). Numbers are little endian.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from struct import Struct
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from ..effects import effectful
 from ..errors import DataLoss
@@ -25,17 +26,16 @@ Bytes = bytes | bytearray | memoryview
 Extents = tuple[tuple[int, int], ...]
 
 _MAGIC = b"stowage recipe 1\n"
-_RAW = Struct("<cI")  # size
-_FILE = Struct("<cHIQQ32s")  # path length, extents, payload size, file size, sha256
+_RAW = struct.Struct("<cI")  # size
+_FILE = struct.Struct("<cHIQQ32s")  # path length, extents, payload size, file size, sha256
 _NOT_SPARSE = 0xFFFFFFFF
-_END = Struct("<32sQ")
-_EXTENT = Struct("<QQ")
+_END = struct.Struct("<32sQ")
+_EXTENT = struct.Struct("<QQ")
 _FLUSH_BYTES = 1 << 18
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """The contents of a file in an archive; *extents* (offset, length) if it is sparse.
 
     *size* counts the bytes in the archive, *file_size* those of the file.
@@ -49,8 +49,7 @@ class Reference:
     extents: Extents | None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """The last record: sha256 and size of the whole archive."""
 
     sha256: bytes

@@ -11,11 +11,12 @@ A recipe that needs none of it ends with its records.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from struct import Struct
 from typing import IO, TYPE_CHECKING, BinaryIO
+
+from msgspec import Struct, field
 
 from ..effects import effectful
 from ..errors import DataLoss
@@ -23,12 +24,12 @@ from ..errors import DataLoss
 if TYPE_CHECKING:
     import zstandard
 
-_ENTRY = Struct("<IQQ")  # number of the reference or _MOVED, where its frame begins, its size
+_ENTRY = struct.Struct("<IQQ")  # number of the reference or _MOVED, where its frame begins, size
 _MOVED = 0xFFFFFFFF
-_PLACE = Struct("<IH")  # number of the reference, length of the path
-_SKIPPABLE = Struct("<II")
+_PLACE = struct.Struct("<IH")  # number of the reference, length of the path
+_SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A5E
-_END = Struct("<QI4s")  # where the skippable frame begins, its entries
+_END = struct.Struct("<QI4s")  # where the skippable frame begins, its entries
 _END_MAGIC = b"stwg"
 _LEVEL = 1
 _CHUNK = 1 << 20
@@ -97,8 +98,7 @@ def _write(out: BinaryIO, data: bytes) -> None:
     out.write(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Trailer:
+class Trailer(Struct, frozen=True):
     """Where the frames begin and how long their contents are, by the number of the reference;
     *moved* is the frame of the places."""
 

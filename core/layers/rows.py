@@ -10,8 +10,9 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ..errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from ..model import Kind, SnapshotInfo, Usage
@@ -32,8 +33,7 @@ WITH RECURSIVE chain(id, depth) AS (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """A snapshot as the metastore has it."""
 
     id: int
@@ -72,8 +72,7 @@ class Row:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Commitment:
+class Commitment(Struct, frozen=True):
     """What a commit publishes; recorded before the driver seals, so that a kill in between
     only delays it."""
 

@@ -9,7 +9,8 @@ It is one of the oracles of the tests.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from .acl import acl_from_text
 from .recipe_format import Extents
@@ -56,8 +57,7 @@ _DUMP_DIRECTORY = b"D"  # GNU tar --incremental: a directory with the names in i
 _KNOWN = frozenset([b"1", b"2", b"3", b"4", b"5", b"6"])
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     """One entry. *size* are the bytes on the tape, *file_size* those of the file."""
 
     name: bytes
@@ -78,8 +78,7 @@ class Member:
     """Of a file whose contents the recipe refers to: the number of the reference."""
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(Struct):
     """What extension headers said about the member that follows them."""
 
     records: dict[bytes, bytes] = field(default_factory=dict)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 from zlib import adler32
+
+from msgspec import Struct
 
 from ..effects import effectful
 from ..errors import Unavailable
@@ -36,8 +37,7 @@ _TAIL = bytes(64) + b"%07o\0%07o\0"
 _NO_DEVICE = _TAIL % (0, 0) + bytes(167)
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Struct, frozen=True):
     """What was packed; *size_bytes* is the size of the archive."""
 
     diff_id: str

@@ -11,7 +11,8 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..errors import FailedPrecondition, NotSupported
 from ..linux.paths import open_beneath
@@ -27,8 +28,7 @@ READ_CHUNK = 1 << 20
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """An open directory to work on, only by ``*at`` calls beneath it.
 
     *root* is a descriptor (not O_PATH) that stays the caller's. With form OCI or OVERLAY the tree

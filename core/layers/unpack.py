@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from ..errors import InvalidArchive, PermissionDenied, StowageError, from_os_error
 from .digests import digest_of
@@ -25,16 +26,17 @@ _IMPOSSIBLE = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackLimits:
+class UnpackLimits(Struct, frozen=True):
     """How much an archive may hold: bytes in files and headers, and entries. None: any."""
 
     size_bytes: int | None = None
     entries: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
+UNLIMITED = UnpackLimits()
+
+
+class Unpacked(Struct, frozen=True):
     """What was unpacked; *size_bytes* is the size of the uncompressed archive."""
 
     diff_id: str
@@ -47,7 +49,7 @@ def unpack(
     tree: Tree,
     *,
     recipe: BinaryIO | None = None,
-    limits: UnpackLimits = UnpackLimits(),  # frozen
+    limits: UnpackLimits = UNLIMITED,
 ) -> Unpacked:
     """Unpack an archive (tar; compressed or not, told by content) into *tree*.
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 #: memory.limit_in_bytes of a cgroup without a limit (PAGE_COUNTER_MAX).
 _NO_LIMIT = (1 << 63) - _PAGE
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupUsage:
+class CgroupUsage(Struct, frozen=True):
     """Counters of one instant; 0 where no hierarchy has the figure.
 
     *memory_bytes* leaves out page cache that can be dropped at once, as Docker does.

@@ -14,10 +14,11 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from ..effects import effect
 from .mountinfo import read_mountinfo
@@ -29,8 +30,7 @@ _RETRIES = 50
 _HOLD_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
+class Hierarchies(Struct, frozen=True):
     """Where this machine's hierarchies are mounted; *unified* is the v2 one, if there is any."""
 
     v1: tuple[str, ...]
@@ -73,8 +73,7 @@ def _gone_is_not_found(path: str) -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Freezer:
+class _Freezer(Struct, frozen=True):
     """Where a cgroup's freezer is written and read, and in which words."""
 
     control: str
@@ -97,8 +96,7 @@ class _Freezer:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Cgroup:
+class Cgroup(Struct, frozen=True):
     """One cgroup *path* (absolute, ``/stowage/…``) in every hierarchy.
 
     *kept_parent* and what is above it belong to somebody else and are never removed.

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 from .cgroups import Cgroup, hierarchies
 
 
-@dataclass(frozen=True, slots=True)
-class Support:
+class Support(Struct, frozen=True):
     """Which limits can be set; *cpus* and *mems* are what there is, as a list (``0-3``)."""
 
     memory: bool

@@ -13,7 +13,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..closing import Closing
 from ..effects import effect
@@ -43,8 +44,7 @@ class NetlinkError(OSError):
         self.index = index
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One request or answer: its type (RTM_…), flags, and what follows the netlink header."""
 
     type: int

@@ -10,8 +10,9 @@ import errno
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from .netlink import NETLINK_NETFILTER, Message, Netlink, NetlinkError, attributes, text
 
@@ -24,8 +25,7 @@ _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 
-@dataclass(frozen=True, slots=True)
-class BaseChain:
+class BaseChain(Struct, frozen=True):
     """A chain that the kernel enters by itself; *drops* tells that its policy is drop.
 
     *legacy* marks a chain of the old xtables, which ``nft`` cannot see.

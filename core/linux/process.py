@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 
@@ -18,8 +19,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
+class ProcessIdentity(Struct, frozen=True):
     """A process of this machine: pid, start time (clock ticks since boot) and boot id."""
 
     pid: int

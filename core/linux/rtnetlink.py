@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
+
+from msgspec import Struct
 
 from ..model import Address, Interface, Subnet
 from .netlink import (
@@ -57,8 +58,7 @@ _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A network device as the kernel shows it; *kind* is ``"bridge"``, ``"veth"``, … or empty.
 
     *running* tells that it is up and has its carrier, and that the kernel has acted on it (RFC
@@ -81,8 +81,7 @@ class Link:
     port_state: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RouteEntry:
+class RouteEntry(Struct, frozen=True):
     """A route of the main table; without *gateway* it is on-link."""
 
     destination: Subnet

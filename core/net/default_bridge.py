@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..config import Config
 from ..config_types import AddressPool
@@ -14,8 +15,7 @@ DEFAULT_DEVICE = "stowage0"
 _BRIDGE = "com.docker.network.bridge."
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultBridge:
+class DefaultBridge(Struct, frozen=True):
     """What to record at first use: the driver's options, and the pools to ask the IPAM for.
 
     *ignored_devices*: whose routes are the network's own (an existing bridge of the user).

@@ -10,8 +10,10 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..errors import FailedPrecondition, NotFound, StowageError
 from ..linux.process import boot_id
@@ -39,8 +41,7 @@ logger = logging.getLogger("stowage.net")
 _HOST = "host-network"
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointRequest:
+class EndpointRequest(Struct, frozen=True):
     """What is asked of an endpoint; *ports* are reserved on the host already; *id* is
     what the user was told."""
 

@@ -21,9 +21,10 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import Any
+
+from msgspec import Struct, field
 
 from ..config_types import AddressPool
 from ..errors import FailedPrecondition, InvalidArgument, NoSpace
@@ -40,16 +41,14 @@ DEFAULT_GATEWAY = {4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"}
 _RANGE_WORD = {4: "IPv4", 6: "IPv6"}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A subnet that is taken; *holder* says by whom, for the error."""
 
     subnet: Subnet
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
-class PoolRequest:
+class PoolRequest(Struct, frozen=True):
     """What was asked of one pool.
 
     Without *subnet*, or with the unspecified address as its base (``0.0.0.0/26``: only the size

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 
@@ -25,8 +26,7 @@ _LAST_RESORT = ("8.8.8.8", "8.8.4.4")
 NAMES = ("hosts", "hostname", "resolv.conf")
 
 
-@dataclass(frozen=True, slots=True)
-class NameFiles:
+class NameFiles(Struct, frozen=True):
     """What the three files say.
 
     *host_network* copies the host's own files as they are; else *addresses* are the

@@ -12,8 +12,9 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from ..errors import FailedPrecondition, InvalidArgument, NotFound, NotSupported
 from ..model import Network

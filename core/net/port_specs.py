@@ -12,9 +12,10 @@ paired; a host range before one container port means any one of its ports.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import cast, get_args
+
+from msgspec import Struct
 
 from ..errors import InvalidArgument
 from ..model import Address, PortMapping, Transport
@@ -22,8 +23,7 @@ from ..model import Address, PortMapping, Transport
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
-@dataclass(frozen=True, slots=True)
-class PortRequest:
+class PortRequest(Struct, frozen=True):
     """One container port to publish.
 
     *host_ports* are the first and last host port to choose from: None means any free one, two

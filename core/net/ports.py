@@ -16,9 +16,10 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..closing import Closing
 from ..effects import effect
@@ -41,8 +42,7 @@ _TCP_LISTEN = "0A"
 _FALLBACK_RANGE = (49153, 65535)
 
 
-@dataclass(slots=True)
-class Reservation(Closing):
+class Reservation(Struct, Closing):
     """Ports that are held as long as one of *sockets* is open anywhere.
 
     ``descriptors`` are what the monitor inherits; closing the reservation here does not free

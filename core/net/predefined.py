@@ -10,10 +10,12 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..config import Config
 from ..errors import FailedPrecondition
@@ -31,8 +33,7 @@ _DEVICE = "com.docker.network.bridge.name"
 _DEVICES_TRIED = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is asked for, and what the host holds already; looked at before the transaction."""
 
     asked: DefaultBridge

@@ -12,8 +12,9 @@ import select
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..linux.inotify import IN_MODIFY, Inotify
 from .metastore import Metastore
@@ -24,8 +25,7 @@ _LONGEST_WAIT_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One entry of the journal; *actor* is the id or name of what it happened to."""
 
     time_ns: int

@@ -17,14 +17,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 
 
-@dataclass(frozen=True, slots=True)
-class RootLayout:
+class RootLayout(Struct, frozen=True):
     """The paths of one root; makes none of them until :meth:`create`."""
 
     data_root: Path

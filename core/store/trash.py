@@ -15,16 +15,16 @@ import secrets
 import sqlite3
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..effects import effect
 from .layout import RootLayout
 from .metastore import Metastore
 
 
-@dataclass(frozen=True, slots=True)
-class TrashEntry:
+class TrashEntry(Struct, frozen=True):
     """One removed directory; *directory* is its name in the trash."""
 
     id: int

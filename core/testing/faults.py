@@ -28,9 +28,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
+
+from msgspec import Struct
 
 from ..effects import observe
 from ..errors import InvalidArgument
@@ -39,8 +40,7 @@ from ..hookspecs import hookimpl
 Subject = Literal["effect", "call"]
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """One rule: at the *nth* (or every) match of *pattern*, before or after it, do one thing."""
 
     subject: Subject
@@ -66,8 +66,7 @@ class Fault:
             raise OSError(self.errno, f"{os.strerror(self.errno)} (injected at {name})")
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(Struct, frozen=True):
     faults: tuple[Fault, ...]
     record: str | None
 

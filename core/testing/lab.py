@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
+
+from msgspec import Struct, field
 
 from ..linux.mount import MS_REC, MS_SLAVE, set_propagation, syscall_mount, unmount
 from ..linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, loopback_up, unshare
@@ -25,8 +26,7 @@ MARKER = "STOWAGE_LAB"
 SETTINGS = frozenset({"STOWAGE_REQUIRED_TESTS", "STOWAGE_TEST_PROFILE"})
 
 
-@dataclass(slots=True)
-class Lab:
+class Lab(Struct):
     """Where a session works, and how to tell what belongs to it.
 
     *isolated* says whether the namespaces could be made; *reason* why not.

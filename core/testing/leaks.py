@@ -13,8 +13,9 @@ import os
 import sqlite3
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..linux.mountinfo import read_mountinfo
 from ..linux.process import describe, start_time
@@ -24,8 +25,7 @@ _LOOP_GET_STATUS64 = 0x4C05
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """What there is at one instant; each set holds texts that say what and where."""
 
     mounts: frozenset[str]

@@ -11,7 +11,8 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from ..errors import Busy, NotFound
 from ..store.metastore import record_event
@@ -22,8 +23,7 @@ _UNFINISHED = "state != 'ready' OR filling IS NOT NULL"
 _UNUSED = "NOT EXISTS (SELECT 1 FROM volume_users WHERE volume = volumes.name)"
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRow:
+class VolumeRow(Struct, frozen=True):
     """One volume as recorded; *filling* is ``copying`` or ``moving`` while a fill goes on."""
 
     name: str
@@ -33,8 +33,7 @@ class VolumeRow:
     created_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRequest:
+class VolumeRequest(Struct, frozen=True):
     """A volume that a container wants; it is made unless it *must_exist*."""
 
     name: str

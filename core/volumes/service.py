@@ -12,9 +12,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import FailedPrecondition, NotFound, NotSupported, StowageError
@@ -36,8 +37,7 @@ logger = logging.getLogger("stowage.volumes")
 _WAIT_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(Struct, frozen=True):
     """A volume; *path* is the directory that containers see, *users* counts them, running or
     not."""
 
@@ -354,8 +354,7 @@ class Volumes:
                     lease.discard()
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """A volume that ``prune`` has removed."""
 
     name: str

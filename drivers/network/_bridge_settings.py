@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+
+from msgspec import Struct
 
 from stowage.errors import InvalidConfig
 from stowage.model import Address, FirewallNetwork, Network, PublishPolicy, Subnet
@@ -93,8 +94,7 @@ NETWORK_OPTIONS: tuple[Option[object], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeSettings:
+class BridgeSettings(Struct, frozen=True):
     """The options of one network; *explicit* tells that its device was named by somebody.
 
     *mtu_bytes* is None where the default route decides.

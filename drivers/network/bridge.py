@@ -21,7 +21,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from stowage import hookimpl
 from stowage.errors import DataLoss, StowageError

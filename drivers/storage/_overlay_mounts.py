@@ -17,8 +17,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from stowage import DirectoryOption, Mount
 
@@ -34,8 +35,7 @@ STRING_BYTES = 255
 _TYPICAL_ID_DIGITS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Upper:
+class Upper(Struct, frozen=True):
     """The writable part of an overlay."""
 
     directory: Path

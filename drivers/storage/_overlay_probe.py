@@ -11,8 +11,9 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from stowage import Finding, NotSupported, effect, effectful
 from stowage.linux.mount import attach
@@ -33,16 +34,14 @@ class Unfit(NotSupported):
         self.finding = Finding(reason, remedy)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """What the one mount of the probe asks for."""
 
     index: bool
     userxattr: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
+class Traits(Struct, frozen=True):
     """What a file system, a kernel and this process's privileges make of overlay."""
 
     form: str

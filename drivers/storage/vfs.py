@@ -24,11 +24,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from logging import Logger
 from pathlib import Path
 from typing import ClassVar
+
+from msgspec import Struct
 
 from stowage import (
     API_VERSION,
@@ -55,8 +56,7 @@ from ._scratch import can_clone, existing, keeps_acls, remove_stale_scratch, scr
 from ._usage import tree_usage
 
 
-@dataclass(frozen=True, slots=True)
-class _Traits:
+class _Traits(Struct, frozen=True):
     mounts: bool
     reflink: bool
     acl: bool

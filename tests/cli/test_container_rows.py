@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from stowage.cli.container_rows import CONTAINERS, container_row, status
 from stowage.containers.describe import inspect_document

@@ -8,9 +8,10 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from stowage.containers.context import Context
 from stowage.containers.model import ContainerRecord, ContainerSpec

@@ -7,13 +7,13 @@ import os
 import re
 import resource
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stowage.config import Config
 from stowage.config_types import Ulimit
@@ -36,6 +36,7 @@ from stowage.containers.units import parse_memory, parse_nano_cpus
 from stowage.errors import InvalidArgument, PermissionDenied
 from stowage.linux.cgroups import hierarchies
 from stowage.linux.controllers import Support
+from stowage.records import field_names
 
 from .boxes import Boxes
 
@@ -178,8 +179,8 @@ def test_swap_defaults_to_twice_the_memory() -> None:
 
 def test_what_the_kernel_lacks_is_discarded_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """As dockerd does, in its words."""
-    off = {key.name: False for key in fields(Support) if key.name not in ("cpus", "mems")}
-    unable = replace(ABLE, **off)  # type: ignore[arg-type]  # booleans by name
+    off = {name: False for name in field_names(Support) if name not in ("cpus", "mems")}
+    unable = replace(ABLE, **off)
     asked = Resources(
         memory_bytes=8 << 20, memory_reservation_bytes=7 << 20, memory_swappiness=1,
         oom_kill_disable=True, pids_limit=5, cpu_shares=5, cpu_period=5000, cpuset_cpus="0",

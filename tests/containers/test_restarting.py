@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from stowage.containers.model import ContainerRecord, ContainerState
 from stowage.containers.restarts import RestartFacts, parse_restart_policy

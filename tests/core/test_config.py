@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
 from ipaddress import IPv4Interface, ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from msgspec import NODEFAULT
+from msgspec.structs import fields
 
 from stowage.config import Config, Origin
 from stowage.config_keys import KEYS, Disposition
@@ -220,7 +221,7 @@ def test_every_honoured_key_has_a_field_with_the_declared_default() -> None:
         if key.disposition in (Disposition.HONOURED, Disposition.KEPT):
             one = record.pop(key.field)
             factory = one.default_factory
-            default = one.default if factory is MISSING else factory()
+            default = one.default if factory is NODEFAULT else factory()
             assert default == key.default, key.name
             assert key.meaning, key.name
         else:

@@ -58,8 +58,7 @@ def grow(engine: Engine, image: Image, depth: int, reference: str) -> Image:
 
 def test_an_image_of_499_layers_runs_and_one_of_500_is_refused_by_name(tmp_path: Path) -> None:
     """500 lower directories are the kernel's limit, and the init snapshot is one of them."""
-    with Engine(tmp_path, config=None) as engine:
-        object.__setattr__(engine.config, "sync", "none")
+    with Engine(config=Config.for_root(tmp_path, {"sync": "none"})) as engine:
         image = grow(engine, busybox(engine.images), 499, "deep")
 
         result = engine.run("deep", ["cat", "/layer1", "/layer498"], network="none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from stowage.linux import cgroups, controllers
 from stowage.linux.cgroups import Cgroup, Hierarchies
 from stowage.linux.controllers import oom_kills, set_io_weights, support
+from stowage.records import field_names
 
 PATH = "/stowage/r/c"
 Build = Callable[..., Cgroup]
@@ -112,7 +112,7 @@ def test_support_of_a_v2_host(build: Build) -> None:
     )
     able = support()
 
-    lacking = {key.name for key in fields(able) if not getattr(able, key.name)}
+    lacking = {name for name in field_names(able) if not getattr(able, name)}
     assert lacking == {"swappiness", "oom_kill_disable"}
     assert (able.cpus, able.mems) == ("0-3", "0")
 
@@ -121,4 +121,4 @@ def test_support_of_a_host_without_cgroups(build: Build) -> None:
     build()
     able = support()
 
-    assert not any(getattr(able, key.name) for key in fields(able))
+    assert not any(getattr(able, name) for name in field_names(able))

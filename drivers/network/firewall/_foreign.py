@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from stowage.errors import NotSupported, from_os_error
 from stowage.linux.nfnetlink import BaseChain, base_chains, chain_exists
@@ -22,8 +23,7 @@ _DOCKER_USER = "DOCKER-USER"
 _VERSIONS = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(Struct, frozen=True):
     """The base chains of others whose policy is drop, at one instant."""
 
     input: tuple[BaseChain, ...]

@@ -13,12 +13,13 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from stowage.handle import FirewallHandle, NetworkHandle
 from stowage.linux.namespaces import in_network_namespace, network_cookie, new_network_namespace

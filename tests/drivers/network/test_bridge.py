@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from stowage.effects import observe
 from stowage.errors import (
