@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from stowage.containers.model import ContainerState
 from stowage.engine import Engine
 from stowage.errors import NotFound
-from stowage.linux.cgroups import Cgroup
 from stowage.linux.mountinfo import read_mountinfo
 from stowage.linux.netlink import Netlink
 from stowage.linux.rtnetlink import read_links
+
+from .kills import wait_until_true
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -82,21 +82,10 @@ def processes_of(root: Path) -> list[str]:
 
 
 def _assert_containers_are_what_they_say(root: Path) -> None:
-    """One that runs has a process, a monitor, and no frozen cgroup; none is in between."""
+    """In a moment, for one that has just ended is recorded by its monitor, or removed."""
     with Engine(root) as engine:
         for record in engine.containers.list():
-            assert record.state in (
-                ContainerState.CREATED,
-                ContainerState.RUNNING,
-                ContainerState.EXITED,
-            )
-            if record.state is ContainerState.RUNNING:
-                monitor = engine.containers.get(record.id).runtime.monitor_process
-                ended = engine.containers.get(record.id).state is not ContainerState.RUNNING
-                assert ended or engine.containers.pid(record.id) > 0
-                assert ended or (monitor is not None and monitor.alive)
-                cgroup = Cgroup(f"/stowage/{engine.metastore.root_id}/{record.id}")
-                assert not cgroup.frozen
+            wait_until_true(engine, record.id)
 
 
 def _settled(root: Path) -> list[str]:
@@ -138,9 +127,13 @@ def _assert_in_order(root: Path) -> None:
         assert on_disk == recorded
         assert list(engine.layout.trash.iterdir()) == []
         assert list(engine.layout.containers.iterdir()) == []
+        locks = sorted(path.name for path in engine.layout.locks.iterdir())
+        assert [name for name in locks if name.startswith(("container-", "freeze-"))] == []
         running = engine.layout.running(engine.metastore.root_id)
         bundles = running / "containers"
         assert not bundles.exists() or list(bundles.iterdir()) == []
+        states = running / "runtime"
+        assert not states.exists() or list(states.iterdir()) == []
         root_id = engine.metastore.root_id
         _assert_no_network(engine)
     assert _cgroups(root_id) == []
