@@ -123,7 +123,10 @@ def _process(
     process: ProcessIdentity,
     streams: Streams,
 ) -> dict[str, object]:
-    root = os.open(f"/proc/{process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root = os.open(f"/proc/{process.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):  # it is ending just now
+        raise FailedPrecondition(f"Container {record.id} is not running") from None
     try:
         account = resolve_user(root, spec.user or record.spec.user)
         account = with_groups(root, account, record.spec.security.group_add)

@@ -129,6 +129,7 @@ def read_log_error(log: Path) -> str | None:
 
 
 _CRUN_NOT_FOUND = re.compile(r"executable file [`'](?P<command>.*?)['`] not found")
+_CRUN_CHDIR = re.compile(r"chdir (?:to )?[`'](?P<path>.*?)['`]: (?P<reason>.*)")
 _NOT_FOUND = ("executable file not found", "no such file or directory")
 _NOT_EXECUTABLE = ("permission denied", "operation not permitted", "is a directory")
 
@@ -154,6 +155,9 @@ def start_failure(message: str, command: str, what: str) -> CommandFailed:
             else "executable file not found in $PATH"
         )
         message = f'exec: "{name}": {reason}'
+    elif (directory := _CRUN_CHDIR.search(message)) is not None:
+        reason = directory["reason"].lower()
+        message = f'{words}chdir to cwd ("{directory["path"]}") set in config.json failed: {reason}'
     elif message.startswith("open executable:"):
         message = f'exec: "{command}": permission denied'
     lowered = message.lower()

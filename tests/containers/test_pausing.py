@@ -26,7 +26,7 @@ def test_a_paused_container_stands_still(boxes: Boxes) -> None:
         (lambda: boxes.containers.pause(record.id), f"Container {record.id} is already paused"),
         (
             lambda: boxes.shell(record, "true"),
-            f"Container {record.id} is paused, unpause the container before exec",
+            f"Container {record.name} is paused, unpause the container before exec",
         ),
         (
             lambda: boxes.containers.remove(record.id),

@@ -40,6 +40,14 @@ def bundle(**asked: object) -> Bundle:
     return Bundle(**{**known, **asked})  # type: ignore[arg-type]  # fields by name
 
 
+def test_a_missing_working_directory_is_told_as_runc_does() -> None:
+    failure = start_failure("chdir `/nosuch`: No such file or directory", "x", "")
+    assert failure.brief.startswith(
+        'unable to start container process: chdir to cwd ("/nosuch") set in config.json failed:'
+        " no such file or directory"
+    )
+
+
 def test_the_capabilities_are_dockers() -> None:
     bits = sum(1 << _NUMBERS[name.removeprefix("CAP_")] for name in CAPABILITIES)
 
