@@ -110,7 +110,7 @@ def _written(engine: Engine, record: ContainerRecord) -> int:
 def _held(engine: Engine, volume: Volume) -> int:
     """What is in a volume; nothing if it is gone by now."""
     try:
-        return engine.volumes.usage(volume.name).size_bytes
+        return engine.volumes.size_bytes(volume.name)
     except StowageError:
         return 0
 

@@ -98,22 +98,36 @@ def _is_directory(status: os.stat_result | None) -> bool:
 def tree_usage(tree: Tree) -> Usage:
     """Return what a tree occupies, hard links counted once; holes and inline data are free."""
     seen: set[tuple[int, int]] = set()
-    size_bytes = 0
+    size_bytes = sum(_account(status, seen) for status in _statuses(tree.root))
+    return Usage(size_bytes, len(seen))
+
+
+def files_bytes(root: int) -> int:
+    """Return how long the files of a tree are together, hard links counted once; directories
+    are free."""
+    files = {
+        (status.st_dev, status.st_ino): status.st_size
+        for status in _statuses(root)
+        if not stat.S_ISDIR(status.st_mode)
+    }
+    return sum(files.values())
+
+
+def _statuses(root: int) -> Iterator[os.stat_result]:
     directories = [b""]
     for path in directories:  # grows on the way
-        descriptor = open_directory(tree.root, path)
+        descriptor = open_directory(root, path)
         try:
-            size_bytes += _account(os.fstat(descriptor), seen)
+            yield os.fstat(descriptor)
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         name = os.fsencode(entry.name)
                         directories.append(path + b"/" + name if path else name)
                     else:
-                        size_bytes += _account(entry.stat(follow_symlinks=False), seen)
+                        yield entry.stat(follow_symlinks=False)
         finally:
             os.close(descriptor)
-    return Usage(size_bytes, len(seen))
 
 
 def _account(status: os.stat_result, seen: set[tuple[int, int]]) -> int:

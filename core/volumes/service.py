@@ -20,7 +20,6 @@ from msgspec import Struct
 from ..effects import effect
 from ..errors import FailedPrecondition, NotFound, NotSupported, StowageError
 from ..linux.attributes import make_base
-from ..model import Usage
 from ..store.erase import erase_path
 from ..store.layout import RootLayout
 from ..store.locks import Lease, Locks
@@ -81,21 +80,20 @@ class Volumes:
         """Return the ids of the containers that use a volume, running or not."""
         return rows.users(self._metastore.read(), name)
 
-    def usage(self, name: str) -> Usage:
-        """Return what a volume occupies; walks through it.
+    def size_bytes(self, name: str) -> int:
+        """Return how long the files of a volume are together; walks through it.
 
         Raises:
             NotFound: if its directory is gone.
         """
-        from ..layers.diff import tree_usage
-        from ..layers.tree import Tree
+        from ..layers.diff import files_bytes
 
         try:
             root = os.open(self._layout.volume_data(name), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             raise NotFound("volume", name) from None
         try:
-            return tree_usage(Tree(root))
+            return files_bytes(root)
         finally:
             os.close(root)
 
@@ -169,7 +167,7 @@ class Volumes:
             if volume.users or not accept(volume):
                 continue
             try:
-                size_bytes = self.usage(volume.name).size_bytes
+                size_bytes = self.size_bytes(volume.name)
                 self.remove(volume.name)
             except (NotFound, FailedPrecondition):  # removed or used meanwhile
                 continue
