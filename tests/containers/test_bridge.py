@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from stowage.containers.running import RunResult
 from stowage.engine import Engine
 from stowage.errors import FailedPrecondition, NoSpace
 from stowage.linux.netlink import Netlink
@@ -85,20 +84,23 @@ def test_addresses_are_the_lowest_free_and_free_again(boxes: Boxes) -> None:
     assert addresses() == ["172.17.0.2", "172.17.0.3"]
 
 
-def test_twenty_at_once_get_twenty_addresses(boxes: Boxes) -> None:
-    results: list[RunResult] = []
-    script = "ip -o -4 addr show eth0; sleep 1"
+def test_a_dozen_at_once_get_a_dozen_addresses(boxes: Boxes) -> None:
+    """And as many MACs, and the lowest ones."""
 
-    def run() -> None:
-        results.append(boxes.run("sh", "-c", script, network=None))
+    def start() -> None:
+        boxes.start("sleep", "60", network=None)
 
-    threads = [threading.Thread(target=run) for _ in range(20)]
+    threads = [threading.Thread(target=start) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    endpoints = boxes.engine.networks.recorded().endpoints
 
-    assert len({result.stdout.split()[3] for result in results}) == 20
+    numbers = sorted(int(endpoint.addresses[0].ip) for endpoint in endpoints)
+    assert numbers == list(range(numbers[0], numbers[0] + 12))
+    assert str(endpoints[0].addresses[0].network) == "172.17.0.0/16"
+    assert len({endpoint.mac_address for endpoint in endpoints}) == 12
 
 
 def test_the_links_of_a_container_whose_engine_died_are_gone(boxes: Boxes) -> None:
