@@ -15,6 +15,8 @@ from ..linux.capabilities import effective
 from .resources import Resources
 
 _CAPABILITY = "CAP_SYS_RESOURCE"
+#: Those that Python's module has no name for (include/uapi/asm-generic/resource.h).
+_NUMBERS = {"locks": 10, "rttime": 15}
 
 
 def check_own_limits(resources: Resources) -> None:
@@ -31,9 +33,7 @@ def check_own_limits(resources: Resources) -> None:
 
 
 def _check_ulimit(name: str, limit: Ulimit) -> None:
-    number = getattr(resource, f"RLIMIT_{name.upper()}", None)
-    if number is None:  # rttime and locks are not in Python's module
-        return
+    number = _NUMBERS.get(name) or getattr(resource, f"RLIMIT_{name.upper()}")
     _, ours = resource.getrlimit(number)
     if ours == resource.RLIM_INFINITY or 0 <= limit.hard <= ours:
         return

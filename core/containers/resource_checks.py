@@ -18,6 +18,8 @@ logger = logging.getLogger("stowage.containers")
 #: Below it a runtime cannot start.
 MINIMUM_MEMORY_BYTES = 6 << 20
 _CPU_SHARES = (2, 262144)
+#: What needs nothing of cgroups, and most containers have: the kernel is not asked for it.
+_UNCHECKED: dict[str, Any] = {"ulimits": {}, "shm_size_bytes": 0, "cgroup_parent": ""}
 
 
 def verified(asked: Resources, *, update: bool = False, able: Support | None = None) -> Resources:
@@ -28,6 +30,8 @@ def verified(asked: Resources, *, update: bool = False, able: Support | None = N
     Raises:
         InvalidArgument: in Docker's words.
     """
+    if replace(asked, **_UNCHECKED) == Resources():
+        return asked
     able = able or support()
     got = _discard(asked, able)
     _check_memory(got, update=update)

@@ -63,10 +63,9 @@ def test_a_container_gets_it(boxes: Boxes) -> None:
     config = Config.for_root(
         boxes.root, {"no-new-privileges": ["true"], "seccomp-profile": ["unconfined"]}
     )
-    before = boxes.engine.__dict__.get("config")
-    boxes.engine.__dict__["config"] = config
+    before, boxes.engine.config = boxes.engine.config, config
     try:
         wrote = boxes.sh("grep -E '^(NoNewPrivs|Seccomp:)' /proc/self/status")
     finally:
-        boxes.engine.__dict__["config"] = before or boxes.engine.config
+        boxes.engine.config = before
     assert wrote.split() == ["NoNewPrivs:", "1", "Seccomp:", "0"]

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from stowage.config import Config
 from stowage.containers.namespaces import (
     Namespaces,
     check_namespaces,
@@ -73,15 +72,6 @@ def test_entries_in_the_runtimes_words() -> None:
 
 
 # --- real containers --------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["crun", "runc"])
-def by_runtime(boxes: Boxes, request: pytest.FixtureRequest) -> Boxes:
-    """The same root, whose containers are run by each runtime in turn."""
-    config = Config.for_root(boxes.root, {"default-runtime": [request.param]})
-    boxes.engine.__dict__["config"] = config
-    boxes.open()
-    return boxes
 
 
 def links(*kinds: str) -> str:

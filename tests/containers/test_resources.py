@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from stowage.config import Config
 from stowage.config_types import Ulimit
 from stowage.containers import own_limits, resource_checks
 from stowage.containers.describe import inspect_document
@@ -252,15 +251,6 @@ def test_what_the_kernel_would_refuse_us_is_refused_by_name(
 
 
 # --- real containers --------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["crun", "runc"])
-def by_runtime(boxes: Boxes, request: pytest.FixtureRequest) -> Boxes:
-    """The same root, whose containers are run by each runtime in turn."""
-    config = Config.for_root(boxes.root, {"default-runtime": [request.param]})
-    boxes.engine.__dict__["config"] = config
-    boxes.open()
-    return boxes
 
 
 def _limit(boxes: Boxes, record: Any, *names: str) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from stowage.config import Config
 from stowage.containers.model import ContainerRecord
 from stowage.containers.resources import Resources
 from stowage.errors import CommandFailed, InvalidArgument, NotFound
@@ -15,15 +14,6 @@ from stowage.errors import CommandFailed, InvalidArgument, NotFound
 from .boxes import Boxes
 
 MEMORY = ("memory.limit_in_bytes", "memory.max")
-
-
-@pytest.fixture(params=["crun", "runc"])
-def by_runtime(boxes: Boxes, request: pytest.FixtureRequest) -> Boxes:
-    """The same root, whose containers are run by each runtime in turn."""
-    config = Config.for_root(boxes.root, {"default-runtime": [request.param]})
-    boxes.engine.__dict__["config"] = config
-    boxes.open()
-    return boxes
 
 
 def limit(boxes: Boxes, record: ContainerRecord, *names: str) -> str:
