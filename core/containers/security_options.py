@@ -100,11 +100,11 @@ def parse_sysctl(text: str) -> tuple[str, str]:
     """Parse ``NAME=VALUE`` of a sysctl that belongs to a namespace.
 
     Raises:
-        InvalidArgument: "sysctl 'x' is not whitelisted".
+        InvalidArgument: "sysctl 'x' is not allowed".
     """
     name, equals, value = text.partition("=")
     if not equals or not (name in _IPC_SYSCTLS or name.startswith(("net.", "fs.mqueue."))):
-        raise InvalidArgument(f"sysctl '{text}' is not whitelisted")
+        raise InvalidArgument(f"sysctl '{text}' is not allowed")
     return name, value
 
 

@@ -126,8 +126,8 @@ def test_devices_are_read_as_docker_reads_them() -> None:
         (parse_device, "null", "null is not an absolute path"),
         (parse_device, "/dev/z*:/x", "device with * suffix can't have dst: /dev/z*:/x"),
         (check_rule, "c 1:3 x", "invalid device cgroup format 'c 1:3 x'"),
-        (parse_sysctl, "net.ipv4.ip_forward", "sysctl 'net.ipv4.ip_forward' is not whitelisted"),
-        (parse_sysctl, "kernel.panic=1", "sysctl 'kernel.panic=1' is not whitelisted"),
+        (parse_sysctl, "net.ipv4.ip_forward", "sysctl 'net.ipv4.ip_forward' is not allowed"),
+        (parse_sysctl, "kernel.panic=1", "sysctl 'kernel.panic=1' is not allowed"),
     ],
 )
 def test_wrong_values_are_refused_in_dockers_words(
