@@ -224,6 +224,17 @@ def _not(value: object) -> bool:
     return not truth(value)
 
 
+_HTML = str.maketrans(
+    {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&#34;", "'": "&#39;", "\0": "\ufffd"}
+)
+
+
+def _query(*values: object) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(_print(*values), safe="-_.~")
+
+
 FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "and": truth,  # evaluated by the template itself: short-circuit
     "or": truth,
@@ -234,6 +245,8 @@ FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "print": _print,
     "printf": _printf,
     "println": lambda *values: " ".join(printed(value, "n") for value in values) + "\n",
+    "html": lambda *values: _print(*values).translate(_HTML),
+    "urlquery": _query,
     "eq": _equal,
     "ne": lambda left, right: not _equal(left, right),
     "lt": _ordered(lambda difference: difference < 0),

@@ -43,6 +43,7 @@ VALUE = {
         ('{{.Label "com.x"}}', "yes"),
         ("{{1.5}} {{1e3}} {{0x10}}", "1.5 1000 16"),
         ('  {{- "x" -}}   y {{/* c */}}z', "xy z"),
+        ('{{html "<a>"}} {{urlquery "a b"}}', "&lt;a&gt; a+b"),
         ('{{upper "x"}}{{title "abc"}}{{pad "x" 2 3}}|{{truncate "abcdef" 3}}', "XAbc  x   |abc"),
         ('{{join (split "a b" " ") "-"}}', "a-b"),
         ("{{$x := 5}}{{$x}}{{$x = 6}}{{$x}}", "56"),
