@@ -1,8 +1,9 @@
 """kill -9 of anyone at any instant of a container's life: the next command finds it in order.
 
 Who is killed: the user's command, conmon, the container's own process, the runtime, conmon's
-exit command or who waits to restart. In what: run, stop, rm, attach, restart, and a container
-that its policy restarts all the time. ``STOWAGE_TEST_PROFILE=full`` does it five hundred times.
+exit command or who waits to restart. In what: run, stop, rm, attach, restart, pause, and a
+container that its policy restarts all the time; on the bridge with a port, or on no network.
+``STOWAGE_TEST_PROFILE=full`` does it five hundred times.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ SERVES = ("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.02; done")
 FAILS = ("sh", "-c", "sleep 0.1; exit 3")
 KINDS = ("us", "conmon", "container", "runtime", "finish")
 
+#: By the network of a round.
+NETWORKS = {"none": ("--network", "none"), "bridge": ("-p", "80")}
+
 COMMANDS = {
-    "run": ("run", "--network", "none", "--name", "box", "busybox", *FAILS),
-    "detach": ("run", "-d", "--network", "none", "--name", "box", "busybox", *SERVES),
-    "vanish": ("run", "-d", "--rm", "--network", "none", "--name", "box", "busybox", *FAILS),
+    "run": ("run", "--name", "box", "busybox", *FAILS),
+    "detach": ("run", "-d", "--name", "box", "busybox", *SERVES),
+    "vanish": ("run", "-d", "--rm", "--name", "box", "busybox", *FAILS),
     "stop": ("stop", "box"),
     "rm": ("rm", "-f", "box"),
     "attach": ("attach", "box"),
@@ -57,7 +61,7 @@ def command(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def began(root: Path, verb: str) -> str:
+def began(root: Path, verb: str, network: str) -> str:
     """Start what the verb works on; returns the root's id."""
     with Engine(root) as engine:
         if verb not in _MAKE:
@@ -66,7 +70,7 @@ def began(root: Path, verb: str) -> str:
                 image="busybox",
                 name="box",
                 command=FAILS if failing else SERVES,
-                network="none",
+                network=network,
                 restart=RestartPolicy("always" if failing else "no"),
             )
             engine.containers.start(engine.containers.create(spec).id)
@@ -75,8 +79,12 @@ def began(root: Path, verb: str) -> str:
 
 def killed_once(root: Path, verb: str, kind: str, dice: random.Random) -> bool:
     """Do it and kill in the middle; False if there was nobody to kill."""
-    root_id = began(root, verb)
-    process = command(root, *COMMANDS[verb]) if COMMANDS[verb] else None
+    network = dice.choice(list(NETWORKS))
+    root_id = began(root, verb, network)
+    words = COMMANDS[verb]
+    if verb in _MAKE:
+        words = (words[0], *NETWORKS[network], *words[1:])
+    process = command(root, *words) if words else None
     try:
         time.sleep(dice.uniform(0, 1.5))
         targets = Targets(root, root_id, process.pid if process else None)
