@@ -94,6 +94,9 @@ def pump(
     *stdin* is read from a descriptor, or fed. None as a sink drops that stream; with neither of
     them, the end of the input is the end. *terminal* is ours, for a container that has one: its
     size is followed. If *stdin* is a terminal as well it is raw meanwhile, and *keys* count.
+
+    Raises:
+        BrokenPipeError: if who reads what the container writes has gone.
     """
     raw_side = stdin if terminal is not None and isinstance(stdin, int) else None
     with ExitStack() as stack:
@@ -251,7 +254,11 @@ class _Pump:
 
 
 def write_all(target: int, rest: bytes) -> None:
-    """Write all of it, waiting where the reader is slow; a reader that has gone is no error."""
+    """Write all of it, waiting where the reader is slow; a terminal that hung up is no error.
+
+    Raises:
+        BrokenPipeError: if the reader has gone.
+    """
     while rest:
         try:
             rest = rest[os.write(target, rest) :]
@@ -260,7 +267,7 @@ def write_all(target: int, rest: bytes) -> None:
             poller.register(target, select.POLLOUT)
             poller.poll()
         except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):
+            if error.errno != errno.EIO:
                 raise
             return
 

@@ -212,6 +212,21 @@ def test_exec_with_pipes(user: User, stowage: Run) -> None:
     stowage("rm", "-f", "piped")
 
 
+def test_a_reader_that_has_gone_ends_it(user: User, stowage: Run) -> None:
+    """An exec goes with it, a container runs on, as Docker's do."""
+    stowage("run", "-d", "--name", "unread", "--network", "none", "busybox", "sleep", "60")
+    for words in (("exec", "unread", "yes"), ("exec", "-t", "unread", "yes"),
+                  ("run", "--name", "yes", "--network", "none", "busybox", "yes")):  # fmt: skip
+        with subprocess.Popen(user.words(*words), stdout=subprocess.PIPE) as command:
+            assert command.stdout is not None
+            assert command.stdout.readline().rstrip() == b"y"
+            command.stdout.close()
+            assert command.wait(30) == 141
+    assert "yes" not in stowage("exec", "unread", "ps").out
+    assert stowage("ps", "-q", "--filter", "name=yes").line
+    stowage("rm", "-f", "unread", "yes")
+
+
 def test_what_cannot_be_executed_is_said_once(stowage: Run) -> None:
     stowage("run", "-d", "--name", "words", "--network", "none", "busybox", "sleep", "60")
     start = "Error: OCI runtime exec failed: exec failed: unable to start container process: "
