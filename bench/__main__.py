@@ -17,10 +17,14 @@ from pathlib import Path
 from stowage.testing.lab import enter_lab
 
 from . import trees
+from .command_line import CommandLineBench
 from .containers import RunBench, start_up
 from .measure import Figure, table
+from .network import NetworkBench
 from .places import KINDS, loop_mounted
 from .storage import StorageBench
+
+GROUPS = ("start", "storage", "run", "network", "cli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fs", default=",".join(KINDS), help="file systems (default: ext4,xfs)")
     parser.add_argument(
         "--only",
-        choices=["start", "storage", "run"],
+        choices=GROUPS,
         action="append",
         help="groups of figures (default: all)",
     )
@@ -61,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _figures(asked: argparse.Namespace) -> Iterator[Figure]:
-    groups = asked.only or ["start", "storage", "run"]
+    groups = asked.only or GROUPS
     with ExitStack() as stack:
         given = asked.tree and (asked.tree if asked.tree.exists() else trees.debian(asked.tree))
         lab = enter_lab(size_bytes=8 << 30)
@@ -71,12 +75,17 @@ def _figures(asked: argparse.Namespace) -> Iterator[Figure]:
         if "storage" in groups:
             tree = given or trees.synthetic(lab.directory / "tree")
             archive = trees.pack(tree, lab.directory / "layer.tar")
+        first = asked.fs.split(",")[0]
         for kind in asked.fs.split(","):
             with loop_mounted(kind, lab.directory) as place:
                 if "storage" in groups:
                     yield from StorageBench(kind, place, tree, archive, asked.rounds).figures()
                 if "run" in groups:
                     yield from RunBench(kind, place, asked.rounds).figures()
+                if "network" in groups and kind == first:
+                    yield from NetworkBench(place, asked.rounds).figures()
+                if "cli" in groups and kind == first:
+                    yield from CommandLineBench(kind, place, asked.rounds).figures()
 
 
 if __name__ == "__main__":

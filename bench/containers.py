@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -64,19 +65,25 @@ class RunBench:
             bundle = self._bundle(engine)
             namespace = _namespace_without_hybrid()
             try:
-                yield compare(
-                    f"{self.kind}: a container run to its end, network none",
-                    Side("stowage", lambda: engine.run("busybox", ["true"], network="none")),
-                    Side(
-                        "crun run of the same bundle",
-                        lambda: in_mount_namespace(
-                            namespace,
-                            lambda: _quiet(crun, "run", "--bundle", str(bundle), "stowage-bench"),
+                for network, factor in (("none", 2), ("bridge", 3)):
+                    yield compare(
+                        f"{self.kind}: a container run to its end, network {network}",
+                        Side(
+                            "stowage",
+                            partial(engine.run, "busybox", ["true"], network=network),
                         ),
-                    ),
-                    rounds=self.rounds * 3,
-                    limit=Limit(2),
-                )
+                        Side(
+                            "crun run of the same bundle",
+                            lambda: in_mount_namespace(
+                                namespace,
+                                lambda: _quiet(
+                                    crun, "run", "--bundle", str(bundle), "stowage-bench"
+                                ),
+                            ),
+                        ),
+                        rounds=self.rounds * 3,
+                        limit=Limit(factor),
+                    )
             finally:
                 os.close(namespace)
 

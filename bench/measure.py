@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
+from typing import Literal
+
+Unit = Literal["seconds", "bytes"]
 
 
 def _nothing() -> None:
@@ -39,38 +42,40 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What is allowed: *factor* times the rival and *extra_seconds* more."""
+    """What is allowed: *factor* times the rival and *extra* more."""
 
     factor: float = 0
-    extra_seconds: float = 0
+    extra: float = 0
 
-    def allowed(self, rival_seconds: float) -> float:
-        return self.factor * rival_seconds + self.extra_seconds
+    def allowed(self, rival: float) -> float:
+        return self.factor * rival + self.extra
 
-    def __str__(self) -> str:
+    def text(self, unit: Unit) -> str:
+        """Return it as it stands in the table."""
         parts = [f"{self.factor:g} x"] if self.factor else []
-        if self.extra_seconds:
-            parts.append(f"{self.extra_seconds * 1e3:g} ms")
+        if self.extra:
+            parts.append(shown(self.extra, unit))
         return "<= " + " + ".join(parts) if parts else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: all rounds of both sides, in seconds."""
+    """One line of the table: all rounds of both sides."""
 
     title: str
     rival: str
     limit: Limit | None
-    ours_seconds: Sequence[float]
-    rival_seconds: Sequence[float] = field(default=())
+    ours_measured: Sequence[float]
+    rival_measured: Sequence[float] = field(default=())
+    unit: Unit = "seconds"
 
     @property
     def ours(self) -> float:
-        return median(self.ours_seconds)
+        return median(self.ours_measured)
 
     @property
     def theirs(self) -> float:
-        return median(self.rival_seconds)
+        return median(self.rival_measured)
 
     @property
     def ratio(self) -> float:
@@ -103,10 +108,10 @@ def table(figures: Sequence[Figure]) -> str:
     rows += [
         (
             figure.title,
-            shown(figure.ours),
-            shown(figure.theirs),
+            shown(figure.ours, figure.unit),
+            shown(figure.theirs, figure.unit),
             f"{figure.ratio:.2f}",
-            str(figure.limit or ""),
+            figure.limit.text(figure.unit) if figure.limit else "",
             {True: "yes", False: "NO", None: ""}[figure.within],
             figure.rival,
         )
@@ -123,8 +128,11 @@ def table(figures: Sequence[Figure]) -> str:
     )
 
 
-def shown(seconds: float) -> str:
-    """Return a time in a unit that gives it three digits or so."""
+def shown(value: float, unit: Unit = "seconds") -> str:
+    """Return a time or a size in a unit that gives it three digits or so."""
+    if unit == "bytes":
+        return f"{value / (1 << 20):.2f} MiB"
+    seconds = value
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} us"
     if seconds < 1:

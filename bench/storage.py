@@ -169,7 +169,7 @@ class StorageBench:
             Side("find -printf of the upper directory",
                  lambda: subprocess.run(["find", upper, "-printf", ""], check=True)),
             rounds=self.rounds * 2,
-            limit=Limit(extra_seconds=0.020),
+            limit=Limit(extra=0.020),
         )  # fmt: skip
 
     def _remove(self, engine: Engine) -> Figure:
@@ -188,7 +188,7 @@ class StorageBench:
             Side("rm -rf", lambda: subprocess.run(["rm", "-rf", copy], check=True),
                  lambda: subprocess.run(["cp", "-a", self.tree, copy], check=True)),
             rounds=self.rounds,
-            limit=Limit(extra_seconds=0.002),
+            limit=Limit(extra=0.002),
         )  # fmt: skip
 
     def _vfs_child(self) -> Figure:

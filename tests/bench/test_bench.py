@@ -23,7 +23,7 @@ def test_both_sides_run_in_turn_and_the_first_round_does_not_count() -> None:
     figure = compare("title", ours, rival, rounds=3)
 
     assert "".join(calls) == "(or)" + "r)(o" + "(or)" + "r)(o"
-    assert len(figure.ours_seconds) == len(figure.rival_seconds) == 3
+    assert len(figure.ours_measured) == len(figure.rival_measured) == 3
 
 
 def test_what_clears_a_round_runs_also_after_a_failure() -> None:
@@ -44,7 +44,7 @@ def test_a_limit_is_a_factor_and_a_constant() -> None:
     assert figure.ratio == pytest.approx(0.2 / 0.11)
     assert figure.within
     assert str(figure.limit) == "<= 1.5 x + 40 ms"
-    assert Figure("t", "r", Limit(extra_seconds=0.1), [0.2], [5.0]).within is False
+    assert Figure("t", "r", Limit(extra=0.1), [0.2], [5.0]).within is False
     assert Figure("t", "r", None, [0.2], [5.0]).within is None
 
 
