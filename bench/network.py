@@ -11,7 +11,8 @@ from pathlib import Path
 
 from stowage import Engine
 from stowage.model import Endpoint, Sandbox
-from stowage.net.networks import EndpointRequest, Networks
+from stowage.net.endpoints import EndpointRequest
+from stowage.net.networks import Networks
 from stowage.net.port_specs import parse_publishes
 from stowage.net.ports import Reservation, reserve
 from stowage.net.sandbox import sandbox_for
