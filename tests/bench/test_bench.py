@@ -43,7 +43,8 @@ def test_a_limit_is_a_factor_and_a_constant() -> None:
     assert figure.ours == 0.2
     assert figure.ratio == pytest.approx(0.2 / 0.11)
     assert figure.within
-    assert figure.limit is not None and figure.limit.text("seconds") == "<= 1.5 x + 40.00 ms"
+    assert figure.limit is not None
+    assert figure.limit.text("seconds") == "<= 1.5 x + 40.00 ms"
     assert Figure("t", "r", Limit(extra=0.1), [0.2], [5.0]).within is False
     assert Figure("t", "r", None, [0.2], [5.0]).within is None
 
