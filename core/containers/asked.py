@@ -32,7 +32,8 @@ class Asked(_Wishes, total=False):
     takes, *exposed* what ``--expose`` does, *extra_hosts* addresses by name. *user* is
     ``name|uid[:group|gid]``. With *rootfs* a directory of the host is used copy-on-write in place
     of an image (pass ``""`` for that). *resources*, *security* and *namespaces* are limits, rights
-    and namespaces.
+    and namespaces. *restart* is ``no``, ``on-failure[:n]``, ``always`` or ``unless-stopped``, for
+    what is created and started.
     """
 
     name: str | None
@@ -58,6 +59,8 @@ class Asked(_Wishes, total=False):
     storage_driver: str | None
     storage_options: Sequence[str]
     rootfs: str | os.PathLike[str] | None
+    restart: str
+    stop_timeout_seconds: int | None
 
 
 def specification(image: str, command: Sequence[str], asked: Asked) -> ContainerSpec:
@@ -68,6 +71,7 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
     """
     from .model import ContainerSpec
     from .mounts import mounts_of, parse_mount
+    from .restarts import parse_restart_policy
 
     entrypoint, rootfs = asked.get("entrypoint"), asked.get("rootfs")
     mounts = mounts_of(
@@ -94,6 +98,8 @@ def specification(image: str, command: Sequence[str], asked: Asked) -> Container
         storage_driver=asked.get("storage_driver"),
         storage_options=tuple(asked.get("storage_options", ())),
         rootfs=None if rootfs is None else Path(rootfs),
+        restart=parse_restart_policy(asked.get("restart", "")),
+        stop_timeout_seconds=asked.get("stop_timeout_seconds"),
         **_wishes(asked),
     )
 

@@ -222,6 +222,10 @@ def test_one_that_goes_with_its_end_goes_if_its_restart_was_killed(boxes: Boxes)
 def test_a_run_in_process_has_no_policy(boxes: Boxes) -> None:
     with pytest.raises(InvalidArgument, match="cannot be restarted by a policy"):
         boxes.run("true", restart=parse_restart_policy("always"))
+    with pytest.raises(InvalidArgument, match="cannot be restarted by a policy"):
+        boxes.engine.run("busybox", ["true"], restart="always")
+    made = boxes.engine.create("busybox", ["true"], network="none", restart="on-failure:2")
+    assert str(made.spec.restart) == "on-failure:2"
 
 
 # --- after a reboot -------------------------------------------------------------------------------
