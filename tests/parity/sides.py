@@ -16,6 +16,7 @@ from pathlib import Path
 from stowage.cli import main
 from stowage.testing.lab import Lab
 
+from . import zygote
 from .scenes import bash
 
 IMAGE = "busybox"
@@ -91,17 +92,29 @@ def dockerd(lab: Lab, archive: Path, *, directory: Path = Path("/usr")) -> Itera
 class Stowage:
     """This checkout on the root *root*, which has the image already.
 
-    A line without a word of shell's runs in a child of this process, which has everything
-    imported; all others by bash and the installed command.
+    A line that is one ``docker`` and nothing else runs in a child of this process, which has
+    everything imported; bash runs all others, and asks a process forked from this one.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        command = Path(sys.executable).with_name("stowage")
-        self._function = f"{command} --root {root}"
-        # compiled once, whatever the machine says: a third of the time of a short command
-        self._environment = {**os.environ, "TZ": "UTC", "PYTHONPYCACHEPREFIX": f"{root}.pyc"}
-        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._socket = root.with_name("zygote")
+        client = f"{sys.executable} -I -S {Path(zygote.__file__)} {self._socket}"
+        self._function = f"{client} --root {root}"
+        self._before = dict(os.environ)
+        # what conmon calls at the end of a container is compiled once, whatever the machine says
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ.update(TZ="UTC", PYTHONPYCACHEPREFIX=f"{root}.pyc")
+        self._process = zygote.start(self._socket, main)
+
+    def close(self) -> None:
+        """End the process that bash asks."""
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
+        self._socket.unlink()
+        os.environ.clear()
+        os.environ.update(self._before)
+        shutil.rmtree(f"{self._root}.pyc", ignore_errors=True)
 
     def fresh(self) -> None:
         from stowage import Engine
@@ -117,7 +130,7 @@ class Stowage:
     def run(self, line: str, directory: Path) -> tuple[str, str, int]:
         words = _plain_words(line)
         if words is None:
-            return bash(line, directory, self._function, self._environment)
+            return bash(line, directory, self._function)
         return _forked(["--root", str(self._root), *words], directory)
 
 
@@ -137,18 +150,13 @@ def _forked(words: list[str], directory: Path) -> tuple[str, str, int]:
     out, err = directory.with_name("stdout"), directory.with_name("stderr")
     child = os.fork()
     if child == 0:  # pragma: no cover  # in the child
-        code = 70
+        code = zygote.FAILED
         try:
-            os.chdir(directory)
-            os.environ["TZ"] = "UTC"
-            for path, number in ((Path(os.devnull), 0), (out, 1), (err, 2)):
-                flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                os.dup2(os.open(path, flags, 0o600), number)
-            sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-            sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-            code = main(words)
-            sys.stdout.flush()
-            sys.stderr.flush()
+            writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            streams = [
+                os.open(os.devnull, os.O_RDONLY), os.open(out, writing), os.open(err, writing),
+            ]  # fmt: skip
+            code = zygote.become(words, str(directory), streams, main)
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -169,6 +177,7 @@ def stowage(lab: Lab) -> Iterator[Stowage]:
         yield side
     finally:
         side.fresh()
+        side.close()
         shutil.rmtree(root)
 
 
