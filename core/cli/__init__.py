@@ -20,6 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         from .commands import overview
 
         text = overview()
+    elif arguments[4:6] == ["container", "finish"] and _is_finished(arguments):
+        return 0
     else:
         from .dispatch import run
 
@@ -31,3 +33,9 @@ def main(argv: list[str] | None = None) -> int:
 
         return silence()
     return 0
+
+
+def _is_finished(arguments: list[str]) -> bool:
+    from .finished import is_finished
+
+    return is_finished(arguments)

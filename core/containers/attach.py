@@ -7,7 +7,8 @@ src/ctrl.c).
 
 conmon writes to those that it has accepted. It is one thread that accepts and enrols in one step
 (``attach_cb``), so what the container writes after the accept reaches us: that is what
-:func:`_connect` waits for.
+:func:`_connect` waits for. It closes the socket only when its exit command has ended; but it writes
+the exit code once it has handed on all output, and that is an end as well.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ..effects import effect
 from ..errors import Unavailable
-from ..linux.process import ProcessIdentity
+from ..linux.process import ProcessIdentity, open_process
+from .bundle import ContainerFiles
 from .detach_keys import parse_detach_keys
 from .pump import STDERR, STDOUT, Ending, drain, pump, terminal_of, writer
 
 _STDERR_MARK = 3
 _PACKET_BYTES = 8193
 _ACCEPT_SECONDS = 10.0
+_ENDING_SECONDS = 0.002
 
 
 class AttachedClient:
@@ -36,16 +40,31 @@ class AttachedClient:
         Unavailable: if nothing listens (the container has ended).
     """
 
-    def __init__(self, bundle: Path, monitor: ProcessIdentity | None, *, tty: bool) -> None:
-        self._bundle = bundle
+    def __init__(
+        self,
+        files: ContainerFiles,
+        monitor: ProcessIdentity | None,
+        process: ProcessIdentity | None,
+        *,
+        tty: bool,
+    ) -> None:
+        self._files = files
         self._tty = tty
-        self._socket = _connect(bundle, monitor)
+        self._socket = _connect(files.bundle, monitor)
+        self._process = None if process is None else open_process(process)
+        self._ending = process is not None and self._process is None
         self._open = True
         self.detached = False
 
     def close(self) -> None:
         """Drop the connection; the container runs on. Idempotent."""
         self._socket.close()
+        self._forget_process()
+
+    def _forget_process(self) -> None:
+        descriptor, self._process = self._process, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def pump(
         self,
@@ -61,7 +80,7 @@ class AttachedClient:
         a tty in the container, the terminal is raw meanwhile, its size is followed, and *keys*
         detach (default: Docker's).
         """
-        with self._socket:
+        with closing(self):
             ending = pump(
                 self, stdin, writer(stdout), writer(stderr),
                 terminal=terminal_of(stdin, stdout, stderr) if self._tty else None,
@@ -75,9 +94,15 @@ class AttachedClient:
     # --- the pump's peer -----------------------------------------------------------------------
 
     def sources(self) -> Sequence[int]:
-        return (self._socket.fileno(),) if self._open else ()
+        if not self._open:
+            return ()
+        return (self._socket.fileno(), *(() if self._process is None else (self._process,)))
 
     def receive(self, source: int) -> Iterable[tuple[int, bytes]]:
+        if source == self._process:
+            self._forget_process()
+            self._ending = True
+            return
         try:
             packet = self._socket.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -90,10 +115,17 @@ class AttachedClient:
             self._open = False
 
     def pause_seconds(self) -> float | None:
-        return None
+        return _ENDING_SECONDS if self._ending else None
 
     def later(self) -> Iterable[tuple[int, bytes]]:
-        return ()
+        """Once conmon has written the exit code, all that it had is here: take it, and end."""
+        if not self._ending or self._files.exit_code() is None:
+            return
+        while self._open:
+            chunks = list(self.receive(self._socket.fileno()))
+            if not chunks:
+                self._open = False
+            yield from chunks
 
     def sink(self) -> int | None:
         return self._socket.fileno()
@@ -110,7 +142,9 @@ class AttachedClient:
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of the container's terminal."""
         try:
-            control = os.open(self._bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            control = os.open(
+                self._files.bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
         except OSError:  # the container has ended
             return
         try:

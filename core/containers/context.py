@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import sys
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,12 @@ class Context:
         )
         with self._giving_up(lease, container_id):
             yield
+
+    def with_lock(self) -> Sequence[str]:
+        """Return the ids of the containers whose lock's file is there."""
+        prefix = self._lock_name("")
+        names = os.listdir(self.locks.directory)
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
     @contextmanager
     def locked_if_free(self, container_id: str, purpose: str) -> Iterator[bool]:

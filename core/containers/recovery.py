@@ -29,7 +29,7 @@ logger = logging.getLogger("stowage.containers")
 def recover(context: Context) -> None:
     """Finish or take back all that killed processes left; goes on after a failure. Idempotent."""
     running = {*_cgroups(context), *_names(context.bundles), *_names(_states(context))}
-    kept = set(_names(context.root.layout.containers))
+    kept = {*_names(context.root.layout.containers), *context.with_lock()}
     wishes = rotating(context)
     for record in context.rows.unsettled():
         _guarded(record.id, partial(_settle, context, record))

@@ -27,6 +27,11 @@ class RestartPolicy(Struct, frozen=True):
     name: str = "no"
     maximum_retries: int = 0
 
+    @property
+    def restarts(self) -> bool:
+        """Whether it ever starts a container again."""
+        return self.name != "no"
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return {"name": self.name, "maximum_retries": self.maximum_retries}

@@ -141,7 +141,8 @@ class Containers:
                 details="the process that runs it holds its stdio",
             )
         files = self._context.files(record.id)
-        client = AttachedClient(files.bundle, record.runtime.monitor_process, tty=record.spec.tty)
+        facts = record.runtime
+        client = AttachedClient(files, facts.monitor_process, facts.process, tty=record.spec.tty)
         self._context.rows.record_event(record, "attach")
         return client
 

@@ -127,7 +127,8 @@ def _start(
     process = _identity(created.pid)
     begin_rotation(context, record)
     if attach:
-        clients.append(AttachedClient(ready.files.bundle, created.monitor, tty=record.spec.tty))
+        tty = record.spec.tty
+        clients.append(AttachedClient(ready.files, created.monitor, process, tty=tty))
     if size is not None and record.spec.tty:
         set_size_of_process(created.pid, *size)
     started_ns = time.time_ns()

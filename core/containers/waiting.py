@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 
 from ..errors import NotFound
-from ..linux.process import wait_gone
+from ..linux.process import wait_any_gone, wait_gone
 from .context import Context
-from .finishing import record_exit
+from .finishing import finish, record_exit
 from .model import ContainerRecord, ContainerState
 
 _POLL_SECONDS = 0.02
 _REMOVAL_SECONDS = 10.0
+_EXIT_CODE_SECONDS = 0.003
+"""What conmon needs from a container's end to the exit code."""
 
 
 def wait(context: Context, container_id: str, timeout_seconds: float | None = None) -> int:
@@ -72,11 +74,31 @@ def _wait_a_little(context: Context, record: ContainerRecord, deadline: float | 
     if record.runtime.monitor != "conmon" or monitor is None:
         time.sleep(_POLL_SECONDS)
         return
+    if _finished_here(context, record):
+        return
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    if wait_gone(monitor, left):
+    process = record.runtime.process
+    if process is not None and process.alive:
+        if wait_any_gone((process, monitor), left) and not process.alive:
+            time.sleep(_EXIT_CODE_SECONDS)
+    elif monitor.alive:
+        wait_gone(monitor, _POLL_SECONDS if left is None else min(left, _POLL_SECONDS))
+    if not monitor.alive:
         after = context.rows.find(record.id)
         if after is not None and after.runtime.monitor_process == monitor:
             lost(context, after)  # conmon was killed, or its exit command was
+
+
+def _finished_here(context: Context, record: ContainerRecord) -> bool:
+    """Record an end that conmon has told of: its exit command, a program that first has to start,
+    is to do that, but who waits is here already."""
+    process = record.runtime.process
+    if record.spec.restart.restarts or process is None or not record.runtime.run:
+        return False  # who restarts it outlives this process
+    if process.alive or context.files(record.id).exit_code() is None:
+        return False
+    finish(context, record.id, record.runtime.run)
+    return True
 
 
 def lost(context: Context, record: ContainerRecord) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
@@ -98,13 +100,20 @@ def send_signal(process: ProcessIdentity, number: int) -> bool:
 
 def wait_gone(process: ProcessIdentity, timeout_seconds: float | None = None) -> bool:
     """Wait until that very process has ended; False if it still runs after that time."""
-    descriptor = open_process(process)
-    if descriptor is None:
-        return True
-    try:
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
+    return wait_any_gone((process,), timeout_seconds)
+
+
+def wait_any_gone(
+    processes: Iterable[ProcessIdentity], timeout_seconds: float | None = None
+) -> bool:
+    """Wait until one of these very processes has ended; False if all run after that time."""
+    poller = select.poll()
+    with ExitStack() as stack:
+        for process in processes:
+            descriptor = open_process(process)
+            if descriptor is None:
+                return True
+            stack.callback(os.close, descriptor)
+            poller.register(descriptor, select.POLLIN)
         milliseconds = None if timeout_seconds is None else max(0, int(timeout_seconds * 1000))
         return bool(poller.poll(milliseconds))
-    finally:
-        os.close(descriptor)

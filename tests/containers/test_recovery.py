@@ -221,3 +221,13 @@ def test_a_container_of_a_living_process_is_left_alone(boxes: Boxes) -> None:
     process.stdout.close()
     process.wait(timeout=20)
     assert boxes.leftovers() == []
+
+
+def test_a_lock_without_a_container_is_swept(boxes: Boxes) -> None:
+    """Who was killed as it found that the container was gone has left it."""
+    lock = boxes.engine.layout.locks / f"container-{'c' * 64}"
+    lock.write_text("")
+
+    boxes.open()
+
+    assert not lock.exists()
