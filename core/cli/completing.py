@@ -144,6 +144,8 @@ class _Completion:
         place = places[min(len(given), len(places) - 1)]
         if len(given) >= len(places) and "..." not in place:
             return
+        if "CONTAINER:" in place:
+            yield from (Candidate(f"{name}:") for name in self._names.of("container"))
         verb = words.split()[-1]
         kind = _kind(place.strip("[]."), verb)
         for name in self._names.of(kind):

@@ -35,6 +35,7 @@ _stowage() {
         else
             candidate=${candidate%%$'\t'*}
             COMPREPLY+=("${candidate#"$cut"}")
+            [[ $candidate == *: ]] && compopt -o nospace 2>/dev/null
         fi
     done
 }

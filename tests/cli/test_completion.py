@@ -74,6 +74,8 @@ def found(line: str) -> list[str]:
         ("driver explain ", ["overlay"]),
         ("completion ", ["bash", "zsh", "fish"]),
         ("load -i ", [FILES]),
+        ("cp ", ["web:", "old:", FILES]),
+        ("cp we", ["web:", FILES]),
         ("nosuch ", []),
         ("container nosuch ", []),
     ],
