@@ -19,6 +19,7 @@ import fnmatch
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -45,6 +46,8 @@ FULL = os.environ.get("STOWAGE_TEST_PROFILE") == "full"
 settings.register_profile("short", max_examples=25, deadline=None, print_blob=True)
 settings.register_profile("full", max_examples=500, deadline=None, print_blob=True)
 settings.load_profile("full" if FULL else "short")
+
+_ENDING_SECONDS = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -145,10 +148,15 @@ def requires_root() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def leak_check(lab: Lab) -> Iterator[None]:
-    """Fail a module that leaves a mount, loop device, process, descriptor or cgroup behind."""
+    """Fail a module that leaves a mount, loop device, process, descriptor or cgroup behind.
+
+    An exit command that finds nothing left to do may still be on its way out.
+    """
     before = picture(lab)
     yield
-    left = leaked(before, picture(lab))
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while (left := leaked(before, picture(lab))) and time.monotonic() < deadline:
+        time.sleep(0.05)
     if lab.isolated:
         forget_networks()
     if left:

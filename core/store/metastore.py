@@ -195,6 +195,13 @@ class Metastore:
         finally:
             os.close(descriptor)
 
+    def leave_thread(self) -> None:
+        """Close this thread's connection, before the thread says that it has ended."""
+        slot: _Slot | None = getattr(self._local, "slot", None)
+        if slot is not None:
+            del self._local.slot
+            slot.close()
+
     def close(self) -> None:
         """Close every thread's connection. Idempotent; in a forked child it does nothing."""
         if os.getpid() != self._pid:

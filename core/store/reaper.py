@@ -107,6 +107,7 @@ class Reaper:
                 _log.warning("the trash cannot be read: %s", error)
             with self._guard:
                 if self._stopping.is_set() or not self._wanted.is_set():
+                    self._metastore.leave_thread()
                     self._thread = None
                     return
 

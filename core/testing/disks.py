@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ def loop_mounted(
         try:
             yield root
         finally:
+            gc.collect()  # a cursor in a cycle keeps its database open
             unmount(root)
     finally:
         image.unlink(missing_ok=True)

@@ -463,7 +463,7 @@ def test_inspect_tells_where_a_running_container_lives(stowage: Run) -> None:
     merged = document["GraphDriver"]["Data"]["MergedDir"]
     assert (merged, os.path.exists(f"{merged}/bin/busybox")) == (f"/proc/{pid}/root", True)
     assert document["NetworkSettings"]["SandboxKey"] == f"/proc/{pid}/ns/net"
-    assert document["HostConfig"]["LogConfig"]["Type"] == "k8s-file"
+    assert document["HostConfig"]["LogConfig"]["Type"] == "json-file"
     stowage("kill", "in")
     stowage("wait", "in")
     (document,) = json.loads(stowage("inspect", "in").out)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.containers.boxes import until
 
 from stowage.testing.abilities import missing
 from stowage.testing.terminals import Terminal
@@ -222,7 +223,7 @@ def test_a_reader_that_has_gone_ends_it(user: User, stowage: Run) -> None:
             assert command.stdout.readline().rstrip() == b"y"
             command.stdout.close()
             assert command.wait(30) == 141
-    assert "yes" not in stowage("exec", "unread", "ps").out
+    until(lambda: "yes" not in stowage("exec", "unread", "ps").out, "the end of yes")
     assert stowage("ps", "-q", "--filter", "name=yes").line
     stowage("rm", "-f", "unread", "yes")
 

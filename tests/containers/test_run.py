@@ -120,10 +120,10 @@ def test_the_exit_code_is_the_processes_own(
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("nosuchcmd", 127, 'exec: "nosuchcmd": executable file not found in $PATH'),
-        ("/nosuch", 127, 'exec: "/nosuch": stat /nosuch: no such file or directory'),
-        ("/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
-        ("/etc", 126, 'exec: "/etc": permission denied'),
+        ("nosuchcmd", 127, 'exec: "nosuchcmd": executable file not found in $PATH: unknown'),
+        ("/nosuch", 127, 'exec: "/nosuch": stat /nosuch: no such file or directory: unknown'),
+        ("/etc/passwd", 126, 'exec: "/etc/passwd": permission denied: unknown'),
+        ("/etc", 126, 'exec: "/etc": permission denied: unknown'),
     ],
 )
 def test_what_cannot_be_executed_fails_in_dockers_words(

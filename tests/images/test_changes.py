@@ -84,8 +84,8 @@ def test_healthcheck_takes_flags_a_command_or_none() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("RUN make", "RUN is not a valid change command"),
-        ("FROM x", "FROM is not a valid change command"),
+        ("RUN make", "run is not a valid change command"),
+        ("FROM x", "from is not a valid change command"),
         ("ENV", "ENV requires at least one argument"),
         ("ENV a", "ENV must have two arguments"),
         ("ENV a=b c", "can't find = in"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ def small_disk(request: pytest.FixtureRequest, shm_dir: Path) -> Iterator[Path]:
         try:
             yield place
         finally:
+            gc.collect()  # a cursor in a cycle keeps its database open
             unmount(place)
         return
     with loop_mounted("ext4", shm_dir, size_bytes=24 << 20, options="resuid=65534") as place:
