@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Unpack
@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from .closing import Closing
 from .config import Config
 from .containers.asked import Asked, specification, words
-from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported
+from .errors import CommandFailed, FailedPrecondition, NotFound, NotSupported, StowageError
 from .model import Change, NetworkContext, NetworkProbe, SnapshotInfo, StorageProbe
 from .store.layout import RootLayout
 from .store.metastore import Metastore
@@ -280,6 +280,8 @@ class Engine(Closing):
         from .explain import report
 
         chosen = self.metastore.setting(_DEFAULT_DRIVER)
+        with suppress(StowageError):  # the recorded one stays it when what is asked for is refused
+            chosen = self.decide().name
         return report(self.registry, "storage", self.storage_probe, chosen)
 
     def network_drivers(self) -> Sequence[DriverReport]:

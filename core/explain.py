@@ -39,8 +39,9 @@ class DriverReport(Struct, frozen=True):
 
     @property
     def verdict(self) -> str:
-        """``"works"``, or all that it lacks."""
-        return "works" if self.works else "; ".join(finding.reason for finding in self.findings)
+        """``"works"``, or all that it lacks, in one line."""
+        reasons = (": ".join(finding.reason.splitlines()) for finding in self.findings)
+        return "works" if self.works else "; ".join(reasons)
 
     @property
     def abilities(self) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def report(
         try:
             driver_class, owner = registry.driver_class(family, plugin.name)
         except StowageError as error:
-            reason = Finding(error.details or error.brief, f"report it to {plugin.owner}")
+            reason = Finding(error.details or error.brief, error.resolution or "")
             reports[plugin.name] = DriverReport(
                 family, plugin.name, (), plugin.owner, -1, (reason,), (), None
             )

@@ -41,7 +41,8 @@ _KIND_BY_FAMILY: Mapping[Family, str] = {
 class Plugin(Struct, frozen=True):
     """One entry point: *value* is ``module:Class``, *owner* the distribution and its version.
 
-    *problem* says why it cannot even be tried (blocked, or claimed by two distributions).
+    *problem* says why it cannot even be tried (blocked, or claimed by two distributions), and
+    *remedy* what helps.
     """
 
     family: Family
@@ -49,6 +50,7 @@ class Plugin(Struct, frozen=True):
     value: str
     owner: str
     problem: str | None = None
+    remedy: str = ""
 
     def load(self) -> type:
         """Import the class and look at its attributes.
@@ -86,6 +88,7 @@ class Plugin(Struct, frozen=True):
         return DriverFailed(
             f"{_KIND_BY_FAMILY[self.family]} {self.name!r} of {self.owner} cannot be used",
             details=reason,
+            resolution=self.remedy or f"report it to {self.owner}",
         )
 
 
@@ -129,8 +132,8 @@ def _resolve(rivals: list[Plugin]) -> Plugin:
     if len(rivals) == 1:
         return first
     owners = " and ".join(sorted(plugin.owner for plugin in rivals))
-    problem = f"two distributions claim the name {first.name!r}: {owners}; uninstall one"
-    return Plugin(first.family, first.name, first.value, owners, problem)
+    problem = f"two distributions claim the name {first.name!r}: {owners}"
+    return Plugin(first.family, first.name, first.value, owners, problem, "uninstall one of them")
 
 
 def _filtered(plugin: Plugin, environ: Mapping[str, str]) -> Plugin:
@@ -139,11 +142,13 @@ def _filtered(plugin: Plugin, environ: Mapping[str, str]) -> Plugin:
     allowed = _words(environ.get("STOWAGE_PLUGINS_ALLOW", ""))
     if names & blocked:
         reason = "blocked by STOWAGE_PLUGINS_BLOCK"
+        remedy = f"take {' or '.join(sorted(names & blocked))} out of STOWAGE_PLUGINS_BLOCK"
     elif allowed and not names & allowed:
         reason = "not in STOWAGE_PLUGINS_ALLOW"
+        remedy = f"add {plugin.name} to STOWAGE_PLUGINS_ALLOW"
     else:
         return plugin
-    return Plugin(plugin.family, plugin.name, plugin.value, plugin.owner, reason)
+    return Plugin(plugin.family, plugin.name, plugin.value, plugin.owner, reason, remedy)
 
 
 def _words(text: str) -> set[str]:

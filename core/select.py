@@ -114,7 +114,7 @@ def _by_priority(registry: Registry, probe: Prober) -> Selection:
         if candidate.works:
             warning = None
             if candidate.priority <= 0:
-                better = [other for other in ranked if other.priority > candidate.priority]
+                better = [other for other in ranked if not other.works]
                 reasons = "; ".join(f"{other.name}: {other.verdict}" for other in better)
                 warning = (
                     f"falling back to storage driver {candidate.name!r}, which is slow and takes "

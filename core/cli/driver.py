@@ -79,7 +79,7 @@ def _list(context: Context, parsed: Parsed) -> int:
     rows = [_row(report) for report in _reports(context)]
     context.print(DRIVERS.show(rows, format=parsed.text("format"), quiet=parsed.on("quiet")))
     try:
-        _ = context.probing_engine.selection
+        context.probing_engine.decide()
     except NotFound as error:
         sys.stdout.flush()
         report(error, debug=context.debug)
@@ -124,7 +124,7 @@ def _explained(report: DriverReport) -> str:
     title += f", also called {', '.join(report.aliases)}" if report.aliases else ""
     lines = [f"{title}): {state}{', and is the default' if report.chosen else ''}"]
     for finding in report.findings:
-        lines.append(f"  lacks   {finding.reason}")
+        lines.append("  lacks   " + finding.reason.replace("\n", "\n          "))
         lines += [f"  remedy  {finding.remedy}"] if finding.remedy else []
     if report.family == "storage" and report.works and not report.chosen:
         last = ", a last resort" if report.priority <= 0 else ""

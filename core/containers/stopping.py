@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 from msgspec.structs import replace
 
-from ..errors import FailedPrecondition
+from ..errors import FailedPrecondition, NotFound
 from ..linux.process import ProcessIdentity, send_signal, wait_gone
 from .context import Context
 from .creating import parse_signal
@@ -21,7 +22,8 @@ def kill(context: Context, record: ContainerRecord, signal_name: str = "KILL") -
     """Send a signal to a container's first process.
 
     SIGKILL and the container's stop signal mean that its user stops it: it is not restarted, and
-    runs on if it is paused.
+    runs on if it is paused. After SIGKILL this returns once the end is recorded, or after
+    ``STOP_TIMEOUT_SECONDS``.
 
     Raises:
         FailedPrecondition: "Cannot kill container: x: Container … is not running".
@@ -37,6 +39,9 @@ def kill(context: Context, record: ContainerRecord, signal_name: str = "KILL") -
         raise FailedPrecondition(
             f"Cannot kill container: {record.name}: Container {record.id} is not running"
         )
+    if number == signal.SIGKILL:
+        with suppress(TimeoutError, NotFound):
+            wait(context, record.id, STOP_TIMEOUT_SECONDS)
 
 
 def _stop_signal(record: ContainerRecord) -> int:

@@ -75,6 +75,7 @@ def test_a_detached_container_lives_through_its_states(stowage: Run) -> None:
     assert stowage("ps", "-a", "--format", "{{.Status}}").line.startswith("Exited (7) ")
     assert stowage("start", "web").line == "web"
     assert stowage("kill", "-s", "KILL", "web").line == "web"
+    assert stowage("ps", "-a", "--format", "{{.Status}}").line.startswith("Exited (137) ")
     assert stowage("wait", "web").line == "137"
     assert stowage("rm", "web").line == "web"
 

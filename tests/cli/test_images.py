@@ -120,7 +120,7 @@ def test_layers_are_listed_and_the_root_is_clean(stowage: Run) -> None:
     assert "Images space usage:" in stowage("df", "-v").out
 
 
-def test_drivers_say_what_they_can_do_here(stowage: Run) -> None:
+def test_drivers_say_what_they_can_do_here(stowage: Run, tmp_path: Path) -> None:
     """ls, explain and options; a misspelt one is answered with the nearest."""
     names = stowage("driver", "ls", "-q").out.split()
     assert {"overlay", "vfs", "none", "host"} <= set(names)
@@ -133,6 +133,12 @@ def test_drivers_say_what_they_can_do_here(stowage: Run) -> None:
     assert "overlay2" in stowage("driver", "ls").out.splitlines()[1]
     unknown = stowage("-s", "nosuch", "driver", "ls")
     assert (unknown.code, "nosuch" in unknown.err, "overlay" in unknown.out) == (1, True, True)
+    marked = ("driver", "ls", "--format", "{{.Default}}{{.Name}}")
+    fresh = ("--root", str(tmp_path / "fresh"))
+    for _ in range(2):  # what would be chosen is marked, and not settled by looking
+        assert "*overlay" in stowage(*fresh, *marked).out.splitlines()
+    assert "*vfs" in stowage(*fresh, "-s", "vfs", *marked).out.splitlines()
+    assert "by priority" in stowage(*fresh, "driver", "explain").out
     assert "The storage driver of this root is overlay: recorded" in (
         stowage("driver", "explain").out
     )

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 import pytest
 
-from stowage.errors import FailedPrecondition, InvalidConfig, NotFound, NotSupported
+from stowage.errors import DriverFailed, FailedPrecondition, InvalidConfig, NotFound, NotSupported
 from stowage.explain import report
 from stowage.model import Finding, StorageProbe
 from stowage.plugins import Plugin
@@ -108,6 +108,20 @@ def test_falling_back_to_the_last_resort_is_never_silent() -> None:
     assert chosen.name == "copy"
     assert chosen.warning is not None
     assert "fast: no kernel support" in chosen.warning
+
+
+def test_a_fall_back_names_a_driver_that_cannot_even_be_loaded() -> None:
+    class Blocking(StubRegistry):
+        priorities: ClassVar = {"fast": 100, "copy": 0}
+
+        def driver_class(self, family: str, name: str) -> tuple[object, str]:
+            if name != "copy":
+                raise DriverFailed(f"{name!r} cannot be used", details="blocked")
+            return super().driver_class(family, name)
+
+    chosen = select_storage(Request(), cast(Registry, Blocking()), ALL)
+    assert chosen.warning is not None
+    assert "fast: blocked" in chosen.warning
 
 
 def test_nothing_that_works_names_what_each_one_lacks() -> None:

@@ -182,6 +182,8 @@ def test_broken_plugins_take_nothing_else_down(tmp_path: Path) -> None:
     for name, reason in (REFUSED_WHEN_LOADED | {"template": "two distributions"}).items():
         assert reason in reports[name].verdict
         assert not reports[name].works
+        assert reports[name].findings[0].remedy
+    assert not any("\n" in entry.verdict for entry in reports.values())
     assert reports[selection.name].works
     assert not selection.name.startswith("broken")
 
@@ -200,5 +202,6 @@ def test_a_plugin_can_be_hidden_by_its_name_or_its_owner(
 ) -> None:
     monkeypatch.setenv(variable, value)
 
-    with pytest.raises(DriverFailed, match=variable):
+    with pytest.raises(DriverFailed, match=variable) as caught:
         Registry().driver_class("storage", "template")
+    assert variable in (caught.value.resolution or "")
