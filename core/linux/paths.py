@@ -14,6 +14,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+_TRIES = 1000  # openat2(2): a ".." that met a rename or a mount anywhere is to be tried again
 _PATH_MAX = 4096
 
 
@@ -29,14 +30,19 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0
     """openat2(2); the descriptor is close-on-exec.
 
     Raises:
-        OSError: ELOOP for a refused symlink, EXDEV for leaving, EAGAIN after a race (try again).
+        OSError: ELOOP for a refused symlink, EXDEV for leaving, EAGAIN if other processes' renames
+            and mounts, anywhere on the machine, got in the way of each of many tries.
     """
     how = _open_how(flags | os.O_CLOEXEC, mode, resolve)
+    tries = 0
     while True:
         result: int = _openat2(OPENAT2, dirfd, path, how, _HOW_BYTES)
         if result >= 0:
             return result
-        if ctypes.get_errno() != errno.EINTR:
+        number = ctypes.get_errno()
+        tries += number == errno.EAGAIN
+        if number != errno.EINTR and (number != errno.EAGAIN or tries > _TRIES):
+            ctypes.set_errno(number)
             return check(result, "openat2", path)
 
 
