@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from stowage.linux.netlink import Netlink
 from stowage.linux.rtnetlink import find_link, read_addresses
 
 from .boxes import Boxes, until
+from .victims import alone
 from .wires import HOST, REMOTE, assert_quiet, links, remote, rows
 
 pytestmark = pytest.mark.requires("containers", "conmon", "busybox")
@@ -105,17 +105,11 @@ def test_a_dozen_at_once_get_a_dozen_addresses(boxes: Boxes) -> None:
 
 def test_the_links_of_a_container_whose_engine_died_are_gone(boxes: Boxes) -> None:
     """The process that ran it directly is killed; opening the root again frees the address."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            with Engine(boxes.root) as engine:
-                engine.run("busybox", ["sleep", "60"])
-        finally:
-            os._exit(1)
+    victim = alone(boxes.root, "run_long")
     until(links, "the container's link")
     until(lambda: any(r.state.lives for r in boxes.containers.list()), "the container to run")
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+    victim.kill()
+    victim.wait()
 
     boxes.open()
     assert rows(boxes) == []

@@ -15,7 +15,6 @@ import pytest
 
 from stowage.containers.model import ContainerRecord
 from stowage.containers.networking import Networking
-from stowage.engine import Engine
 from stowage.errors import Busy, NotSupported
 from stowage.linux.namespaces import open_namespace
 from stowage.linux.nft import NftSession
@@ -24,6 +23,7 @@ from stowage.net.port_specs import parse_publishes
 
 from .boxes import Boxes, until
 from .test_bridge import other_root
+from .victims import alone
 from .wires import (
     DISBELIEF_SECONDS,
     HOST,
@@ -243,26 +243,8 @@ def test_a_port_is_published_anew_while_the_one_before_is_cleaned_up(boxes: Boxe
 def test_two_processes_never_publish_one_port_twice(boxes: Boxes) -> None:
     """Each tries every port of a range of ten; together they get the ten."""
 
-    def take() -> None:
-        with Engine(boxes.root) as engine:
-            for _ in range(10):
-                record = engine.create("busybox", ["sleep", "60"], ports=["9000-9009:80"])
-                try:
-                    engine.start(record.id)
-                except Exception:  # noqa: BLE001  # the range is used up: what is asserted below
-                    break
-
-    children = []
-    for _ in range(2):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                take()
-            finally:
-                os._exit(0)
-        children.append(pid)
-    for pid in children:
-        os.waitpid(pid, 0)
+    takers = [alone(boxes.root, "take_ports") for _ in range(2)]
+    assert [taker.wait() for taker in takers] == [0, 0]
     endpoints = boxes.engine.networks.recorded().endpoints
     taken = sorted(port.host_port for endpoint in endpoints for port in endpoint.ports)
 
