@@ -7,18 +7,13 @@ import select
 import signal
 from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 
 from msgspec import Struct
 
 from ..effects import effect
-
-
-@lru_cache(maxsize=1)
-def boot_id() -> str:
-    """Return the kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+from .pids import boot_id as boot_id
+from .pids import start_time as start_time
 
 
 class ProcessIdentity(Struct, frozen=True):
@@ -45,19 +40,6 @@ def identity(pid: int | None = None) -> ProcessIdentity:
     if started is None:
         raise ProcessLookupError(pid)
     return ProcessIdentity(pid, started, boot_id())
-
-
-def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if it is gone or a zombie.
-
-    Field 22 of ``/proc/<pid>/stat`` (proc(5)).
-    """
-    try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = raw[raw.rindex(b")") + 2 :].split()
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def describe(pid: int) -> str:
