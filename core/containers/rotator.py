@@ -71,8 +71,9 @@ def rotate(wish: Wish) -> None:
         _make_room(wish)
         with effect("log.rename", path=wish.log):
             wish.log.rename(rotated(wish.log, 1))
-    if _reopened(wish):
-        _drop(wish)
+    if _told_to_reopen(wish):
+        _wait_until_reopened(wish)
+    _drop(wish)
 
 
 def _make_room(wish: Wish) -> None:
@@ -84,14 +85,15 @@ def _make_room(wish: Wish) -> None:
 
 def _drop(wish: Wish) -> None:
     """Remove what is more than the files that are to be kept, oldest first."""
+    older = wish.max_files - wish.log.exists()  # there is none if conmon ended meanwhile
     for number in reversed(rotated_numbers(wish.log)):
-        if number >= wish.max_files:
+        if number > older:
             with effect("log.remove", path=wish.log, number=number):
                 rotated(wish.log, number).unlink(missing_ok=True)
 
 
-def _reopened(wish: Wish) -> bool:
-    """Have conmon begin the log anew, and wait for it; False if it has ended meanwhile."""
+def _told_to_reopen(wish: Wish) -> bool:
+    """Have conmon begin the log anew; False if it has ended meanwhile."""
     try:
         control = os.open(wish.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -103,12 +105,14 @@ def _reopened(wish: Wish) -> bool:
             os.write(control, _REOPEN)
     finally:
         os.close(control)
-    deadline = time.monotonic() + _REOPEN_SECONDS
-    while not wish.log.exists():
-        if time.monotonic() > deadline or not wish.control.exists():
-            return False
-        time.sleep(0.001)
     return True
+
+
+def _wait_until_reopened(wish: Wish) -> None:
+    """Wait until the new log is there, or conmon has ended and there will be none."""
+    deadline = time.monotonic() + _REOPEN_SECONDS
+    while not wish.log.exists() and wish.control.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def main(directory: Path) -> int:
