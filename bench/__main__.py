@@ -34,12 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("the benchmarks mount file systems: run them as root", file=sys.stderr)
         return 1
     figures: list[Figure] = []
-    for figure in _figures(asked):
-        figures.append(figure)
-        print(f"measured: {figure.title}", file=sys.stderr, flush=True)
-    print(f"\nLinux {platform.release()}, Python {platform.python_version()}, "
-          f"{os.cpu_count()} cores; medians, interleaved\n")  # fmt: skip
-    print(table(figures))
+    try:
+        for figure in _figures(asked):
+            figures.append(figure)
+            print(f"measured: {figure.title}", file=sys.stderr, flush=True)
+    finally:
+        print(f"\nLinux {platform.release()}, Python {platform.python_version()}, "
+              f"{os.cpu_count()} cores; medians, interleaved\n")  # fmt: skip
+        print(table(figures))
     return 0
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -31,15 +31,23 @@ class CommandLineBench:
         ours.run("bootstrap", _IMAGE)
         archive = self.place / "busybox.tar"
         ours.run("save", "-o", str(archive), _IMAGE)
-        for start in (docker, podman):
-            with ExitStack() as stack:
-                try:
-                    rival = stack.enter_context(start(self.place / start.__name__))
-                except (FileNotFoundError, RuntimeError) as error:
-                    print(f"left out: {error}", file=sys.stderr)
-                    continue
-                rival.run("load", "-i", str(archive))
-                yield from self._beside(ours, rival)
+        try:
+            for start in (docker, podman):
+                yield from self._with(start, ours, archive)
+        finally:
+            ours.remove_all()
+
+    def _with(
+        self, start: Callable[[Path], AbstractContextManager[Rival]], ours: Rival, archive: Path
+    ) -> Iterator[Figure]:
+        with ExitStack() as stack:
+            try:
+                rival = stack.enter_context(start(self.place / start.__name__))
+            except (FileNotFoundError, RuntimeError) as error:
+                print(f"left out: {error}", file=sys.stderr)
+                return
+            rival.run("load", "-i", str(archive))
+            yield from self._beside(ours, rival)
 
     def _beside(self, ours: Rival, rival: Rival) -> Iterator[Figure]:
         yield self._line(ours, rival, "run --rm busybox true", "run", "--rm", _IMAGE, "true")
@@ -108,9 +116,12 @@ def _all(side: Rival, names: list[str]) -> None:
         RuntimeError: if one of them cannot be started.
     """
     started = [side.start("run", "-d", "--name", name, _IMAGE, "sleep", "3600") for name in names]
-    failed = [process.wait() for process in started if process.wait()]
+    said = [process.communicate()[1].decode(errors="replace").strip() for process in started]
+    failed = [words for process, words in zip(started, said, strict=True) if process.returncode]
     if failed:
-        raise RuntimeError(f"{side.name}: {len(failed)} of {len(names)} containers did not start")
+        raise RuntimeError(
+            f"{side.name}: {len(failed)} of {len(names)} containers did not start: {failed[0]}"
+        )
 
 
 def _memory_of(side: Rival) -> int:

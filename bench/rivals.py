@@ -59,9 +59,14 @@ class Rival:
             [*self.command, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=self.environment,
         )
+
+    def remove_all(self) -> None:
+        """Remove all containers, so that nothing of them is left when it ends."""
+        if ids := self.run("ps", "-aq").split():
+            self.run("rm", "-f", *ids)
 
 
 @contextmanager
@@ -96,8 +101,8 @@ def docker(place: Path) -> Iterator[Rival]:
     try:
         _wait_for(rival, daemon, log)
         yield rival
-        _empty(rival)
     finally:
+        rival.remove_all()
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(60)
         for cgroup in Path("/sys/fs/cgroup").glob("*/docker"):
@@ -118,12 +123,6 @@ def _wait_for(rival: Rival, daemon: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.1)
         else:
             return
-
-
-def _empty(rival: Rival) -> None:
-    """Remove all containers, so that nothing of them is left when it ends."""
-    if ids := rival.run("ps", "-aq").split():
-        rival.run("rm", "-f", *ids)
 
 
 @contextmanager
@@ -165,7 +164,7 @@ def podman(place: Path) -> Iterator[Rival]:
     try:
         yield rival
     finally:
-        _empty(rival)
+        rival.remove_all()
         for cgroup in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
             with suppress(OSError):
                 cgroup.rmdir()
