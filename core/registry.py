@@ -41,6 +41,12 @@ class Registry:
             known = self._classes[family, name] = (plugin.load(), plugin.owner)
         return known
 
+    def provide(self, family: Family, driver_class: type, owner: str = "this program") -> str:
+        """Let a class that no entry point names be opened by its own name; returns that."""
+        name = str(cast(Any, driver_class).name)
+        self._classes[family, name] = (driver_class, owner)
+        return name
+
     def canonical_name(self, family: Family, name: str) -> str:
         """Return the driver's own name for a name or alias (Docker's ``overlay2``)."""
         return str(cast(Any, self.driver_class(family, name)[0]).name)

@@ -123,7 +123,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "__main__",
-        "cli testing",
+        "cli",
+        "testing",
         "engine",
         "containers",
         "images volumes",
