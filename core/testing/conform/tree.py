@@ -236,8 +236,8 @@ def _shown(field: str, value: object) -> str:
 __all__ = [
     "BLOCK",
     "COMPARED",
-    "KINDS",
     "Extents",
+    "KINDS",
     "Node",
     "Tree",
     "canonical",
