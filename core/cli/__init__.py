@@ -23,7 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     elif arguments[4:6] == ["container", "finish"] and _is_finished(arguments):
         return 0
     else:
-        from .dispatch import run
+        try:
+            from .dispatch import run
+        except KeyboardInterrupt:  # Ctrl-C while the modules are still read
+            return 130
 
         return run(arguments)
     try:

@@ -235,6 +235,11 @@ def _query(*values: object) -> str:
     return quote_plus(_print(*values), safe="-_.~")
 
 
+def _split(text: str, separator: str) -> list[str]:
+    """As Go's strings.Split: an empty separator parts the characters."""
+    return text.split(separator) if separator else list(text)
+
+
 FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "and": truth,  # evaluated by the template itself: short-circuit
     "or": truth,
@@ -254,7 +259,7 @@ FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "gt": _ordered(lambda difference: difference > 0),
     "ge": _ordered(lambda difference: difference >= 0),
     "json": compact_json,
-    "split": lambda text, separator: _string(text).split(_string(separator)),
+    "split": lambda text, separator: _split(_string(text), _string(separator)),
     "join": _join,
     "title": lambda text: re.sub(r"\b\w", lambda match: match[0].upper(), _string(text)),
     "lower": lambda text: _string(text).lower(),

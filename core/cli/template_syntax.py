@@ -117,7 +117,10 @@ def parse(template: str) -> tuple[Node, ...]:
         TemplateSyntaxError: in Go's words.
     """
     parser = _Blocks(_split(template))
-    nodes, ended = parser.block(in_range=False)
+    try:
+        nodes, ended = parser.block(in_range=False)
+    except RecursionError:
+        raise TemplateSyntaxError("nested too deeply") from None
     if ended is not None:
         raise TemplateSyntaxError(f"unexpected {{{{{ended}}}}}")
     return nodes

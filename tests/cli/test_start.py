@@ -129,3 +129,19 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
 
     assert process.returncode == 141
     assert error == b""
+
+
+def test_ctrl_c_while_modules_are_read_says_nothing() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'stowage.config': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from stowage.cli import main\n"
+        "sys.exit(main(['ps']))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "")

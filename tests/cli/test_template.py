@@ -36,6 +36,7 @@ VALUE = {
         ('{{if eq .Os "windows" "linux"}}yes{{else if true}}no{{end}}', "yes"),
         ('{{if eq .Os "x"}}yes{{else if false}}no{{else}}z{{end}}', "z"),
         ('{{index (split "a b" " ") 1}}', "b"),
+        ('{{join (split "ab" "") "-"}}', "a-b"),
         ('{{index .Labels "a"}} {{(index .Ports 0).HostPort}}', "1 80"),
         ('{{index .Labels "nosuch"}}|', "|"),
         ("{{.Labels}} {{.Ports}}", "map[a:1 b:2] [map[HostPort:80] map[HostPort:81]]"),
@@ -134,3 +135,8 @@ def test_no_template_ends_in_a_traceback(template: str) -> None:
         assert isinstance(Template(template).render(VALUE), str)
     except InvalidArgument:
         pass
+
+
+def test_a_template_nested_without_end_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="nested too deeply"):
+        Template("{{if 1}}" * 3000)
