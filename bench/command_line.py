@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,18 +27,26 @@ class CommandLineBench:
 
     def figures(self) -> Iterator[Figure]:
         """Yield each figure against each rival that is installed; name those that are not."""
-        ours = stowage(self.place / "cli", (str(Path(sys.executable).with_name("stowage")),))
-        ours.run("bootstrap", _IMAGE)
+        command = (str(Path(sys.executable).with_name("stowage")),)
+        socket = self.place / "fork-server"
+        alone = stowage(self.place / "cli", command)
+        forked = stowage(self.place / "cli", command, str(socket))
+        alone.run("bootstrap", _IMAGE)
         archive = self.place / "busybox.tar"
-        ours.run("save", "-o", str(archive), _IMAGE)
+        alone.run("save", "-o", str(archive), _IMAGE)
+        forked.run("system", "fork-server")
         try:
             for start in (docker, podman):
-                yield from self._with(start, ours, archive)
+                yield from self._with(start, (alone, forked), archive)
         finally:
-            ours.remove_all()
+            alone.remove_all()
+            forked.run("system", "fork-server", "--stop")
 
     def _with(
-        self, start: Callable[[Path], AbstractContextManager[Rival]], ours: Rival, archive: Path
+        self,
+        start: Callable[[Path], AbstractContextManager[Rival]],
+        ours: Sequence[Rival],
+        archive: Path,
     ) -> Iterator[Figure]:
         with ExitStack() as stack:
             try:
@@ -47,23 +55,21 @@ class CommandLineBench:
                 print(f"left out: {error}", file=sys.stderr)
                 return
             rival.run("load", "-i", str(archive))
-            yield from self._beside(ours, rival)
+            for one in ours:
+                yield self._line(one, rival, "run --rm busybox true", "run", "--rm", _IMAGE, "true")
+                words = ("run", "--rm", "-p", _PORT, _IMAGE, "true")
+                yield self._line(one, rival, "the same with one port", *words)
+                yield self._exec(one, rival)
+            yield from self._many(ours, rival)
+            yield self._memory(ours[0], rival)
 
-    def _beside(self, ours: Rival, rival: Rival) -> Iterator[Figure]:
-        yield self._line(ours, rival, "run --rm busybox true", "run", "--rm", _IMAGE, "true")
-        words = ("run", "--rm", "-p", _PORT, _IMAGE, "true")
-        yield self._line(ours, rival, "the same with one port", *words)
-        yield self._exec(ours, rival)
-        yield from self._many(ours, rival)
-        yield self._memory(ours, rival)
-
-    def _title(self, text: str, rival: Rival) -> str:
-        return f"{self.kind}: {text} ({rival.name})"
+    def _title(self, text: str, ours: Rival, rival: Rival) -> str:
+        return f"{self.kind}: {text} ({ours.name} / {rival.name})"
 
     def _line(self, ours: Rival, rival: Rival, text: str, *words: str) -> Figure:
         return compare(
-            self._title(text, rival),
-            Side("stowage", lambda: ours.run(*words)),
+            self._title(text, ours, rival),
+            Side(ours.name, lambda: ours.run(*words)),
             Side(f"{rival.name} {' '.join(words)}", lambda: rival.run(*words)),
             rounds=self.rounds * 2,
             limit=_HALF,
@@ -78,17 +84,20 @@ class CommandLineBench:
             for side in (ours, rival):
                 side.run("rm", "-f", "bench")
 
-    def _many(self, ours: Rival, rival: Rival) -> Iterator[Figure]:
+    def _many(self, ours: Sequence[Rival], rival: Rival) -> Iterator[Figure]:
         """Fifty ``run -d`` started at once, and then one ``rm -f`` of the fifty."""
         names = [f"many{number}" for number in range(MANY)]
-        made: dict[str, list[float]] = {"ours": [], "rival": []}
-        gone: dict[str, list[float]] = {"ours": [], "rival": []}
+        sides = [*ours, rival]
+        made: list[list[float]] = [[] for _ in sides]
+        gone: list[list[float]] = [[] for _ in sides]
         for _ in range(max(2, self.rounds // 3)):
-            for key, side in (("ours", ours), ("rival", rival)):
-                made[key].append(Side("", partial(_all, side, names)).seconds())
-                gone[key].append(Side("", partial(side.run, "rm", "-f", *names)).seconds())
+            for number, side in enumerate(sides):
+                made[number].append(Side("", partial(_all, side, names)).seconds())
+                gone[number].append(Side("", partial(side.run, "rm", "-f", *names)).seconds())
         for text, times in ((f"{MANY} run -d at once", made), (f"rm -f of the {MANY}", gone)):
-            yield Figure(self._title(text, rival), rival.name, _HALF, times["ours"], times["rival"])
+            for one, measured in zip(ours, times, strict=False):
+                title = self._title(text, one, rival)
+                yield Figure(title, rival.name, _HALF, measured, times[-1])
 
     def _memory(self, ours: Rival, rival: Rival) -> Figure:
         """What is kept in memory for a container that idles, all its helpers' PSS."""
@@ -100,7 +109,7 @@ class CommandLineBench:
             sizes[key] = [(_memory_of(side) - before) / len(names)]
             side.run("rm", "-f", *names)
         return Figure(
-            self._title("memory per idle container", rival),
+            self._title("memory per idle container", ours, rival),
             f"{' and '.join(rival.monitors)}, proportional set size",
             Limit(extra=3 << 20),
             sizes["ours"],

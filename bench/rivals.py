@@ -170,8 +170,9 @@ def podman(place: Path) -> Iterator[Rival]:
                 cgroup.rmdir()
 
 
-def stowage(root: Path, command: Sequence[str]) -> Rival:
-    """Give this checkout's own command on the root *root*."""
-    environment = dict(os.environ)
+def stowage(root: Path, command: Sequence[str], fork_server: str = "off") -> Rival:
+    """Give this checkout's own command on the root *root*, with a fork server there or "off"."""
+    environment = {**os.environ, "STOWAGE_FORK_SERVER": fork_server}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed command is compiled once
-    return Rival("stowage", (*command, "--root", str(root)), environment, ("conmon",))
+    name = "alone" if fork_server == "off" else "forked"
+    return Rival(name, (*command, "--root", str(root)), environment, ("conmon",))

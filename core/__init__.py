@@ -8,8 +8,8 @@ importing the package costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as typing's, which takes milliseconds to import
 if TYPE_CHECKING:
     from .containers.model import ContainerSpec as ContainerSpec
     from .containers.namespaces import Namespaces as Namespaces

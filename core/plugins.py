@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Literal
 
@@ -94,18 +95,45 @@ class Plugin(Struct, frozen=True):
 
 def discover(family: Family, environ: Mapping[str, str] = os.environ) -> Sequence[Plugin]:
     """Return every plugin of *family*, sorted by name, the unusable ones with their problem."""
-    from importlib.metadata import entry_points
-
     found: dict[str, list[Plugin]] = {}
-    for point in entry_points(group=f"stowage.{family}"):
-        owner = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown owner"
-        plugin = Plugin(family, point.name, point.value, owner)
-        if plugin not in found.setdefault(
-            point.name, []
-        ):  # one distribution seen twice on sys.path
-            found[point.name].append(plugin)
+    for plugin in _installed(_fingerprint()):
+        if plugin.family == family:
+            found.setdefault(plugin.name, []).append(plugin)
     plugins = [_resolve(rivals) for rivals in found.values()]
     return sorted((_filtered(plugin, environ) for plugin in plugins), key=lambda p: p.name)
+
+
+def _fingerprint() -> tuple[tuple[str, int], ...]:
+    """Say what the list of installed distributions depends on: the directories on ``sys.path``."""
+    found = []
+    for place in sys.path:
+        try:
+            found.append((place, os.stat(place or ".").st_mtime_ns))
+        except OSError:
+            found.append((place, 0))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _installed(fingerprint: object) -> Sequence[Plugin]:
+    """Return the entry points of all families; of a distribution that is found twice, the first."""
+    from importlib.metadata import distributions
+
+    plugins: dict[Plugin, None] = {}
+    owners = set()
+    for distribution in distributions():
+        if "[stowage." not in (distribution.read_text("entry_points.txt") or ""):
+            continue
+        name = distribution.name
+        if name in owners:
+            continue
+        owners.add(name)
+        owner = f"{name} {distribution.version}"
+        for point in distribution.entry_points:
+            group, _, family = point.group.partition(".")
+            if group == "stowage" and family in FAMILIES:
+                plugins[Plugin(family, point.name, point.value, owner)] = None
+    return tuple(plugins)
 
 
 def find(family: Family, name: str, environ: Mapping[str, str] = os.environ) -> Plugin:

@@ -281,6 +281,7 @@ NO_EFFECTS = {
     "core/observers": "they watch effects; what they write is their own report",
     "core/effects.py": "the seam itself",
     "core/containers/waiter.py": "a program of its own: starting it is the effect",
+    "core/cli/forkserver/client.py": "it hands the command over; no observer is loaded in it",
 }
 
 

@@ -24,6 +24,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     else:
         try:
+            from .forkserver.client import through_server
+
+            code = through_server(arguments)
+            if code is not None:
+                return code
             from .dispatch import run
         except KeyboardInterrupt:  # Ctrl-C while the modules are still read
             return 130

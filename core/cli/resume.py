@@ -9,7 +9,7 @@ from shlex import quote
 from .command import Command
 from .context import Context
 from .errors import FAILED, report
-from .flags import Parsed
+from .flags import Parsed, switch
 
 
 def _resume(context: Context, parsed: Parsed) -> int:
@@ -36,18 +36,22 @@ def _resume(context: Context, parsed: Parsed) -> int:
 
 
 def _unit(context: Context, parsed: Parsed) -> None:
-    """Print the systemd unit that resumes this root after each start of the machine."""
+    """Print the systemd unit that resumes this root after each start of the machine, or the one
+    of the fork server."""
     config = context.config
     words = [
         sys.executable, "-P", "-m", "stowage",
         "--data-root", str(config.data_root), "--exec-root", str(config.exec_root),
     ]  # fmt: skip
     command = " ".join(map(quote, words)).replace("%", "%%").replace("$", "$$")
-    text = Path(__file__).with_name("stowage.service").read_text()
+    name = "fork-server.service" if parsed.on("fork-server") else "stowage.service"
+    text = Path(__file__).with_name(name).read_text()
     context.print(text.replace("@STOWAGE@", command).rstrip())
 
 
 COMMANDS = {
     "system resume": Command("", _resume),
-    "system unit": Command("", _unit),
+    "system unit": Command(
+        "[OPTIONS]", _unit, (switch("fork-server", "Print the unit of the fork server instead"),)
+    ),
 }

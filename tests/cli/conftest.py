@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +52,29 @@ def cli_root(lab: Lab) -> Iterator[Path]:
         for record in engine.containers.list():
             engine.containers.remove(record.id, force=True)
     shutil.rmtree(root)
+
+
+@dataclass(frozen=True, slots=True)
+class ForkServer:
+    """One that listens on *path*."""
+
+    path: Path
+    pid: int
+
+    def children(self) -> list[int]:
+        """Those that run a command now."""
+        words = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(word) for word in words]
+
+
+@contextmanager
+def fork_server_at(path: Path) -> Iterator[ForkServer]:
+    """A fork server for the command line, which listens on *path*."""
+    words = [sys.executable, "-P", "-m", "stowage", "system", "fork-server"]
+    environment = {**os.environ, "STOWAGE_FORK_SERVER": str(path)}
+    said = subprocess.run(words, env=environment, check=True, capture_output=True, text=True).stdout
+    yield ForkServer(path, int(said.split()[2]))
+    subprocess.run([*words, "--stop"], env=environment, check=True)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 from tests.containers.boxes import until
 
 from stowage.testing.abilities import missing
+from stowage.testing.lab import Lab
 from stowage.testing.terminals import Terminal
 
-from .conftest import Run
+from .conftest import Run, fork_server_at
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +29,14 @@ def _needs_containers() -> None:
 class User:
     """A user of the command line: at a terminal, or in a script."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fork_server: str) -> None:
         self._root = root
+        self.fork_server = fork_server
         self.terminal = Terminal(33, 77)
 
     def words(self, *words: str) -> Sequence[str]:
-        return [sys.executable, "-P", "-m", "stowage", "--root", str(self._root), *words]
+        own = ["env", f"STOWAGE_FORK_SERVER={self.fork_server}", sys.executable, "-P", "-m"]
+        return [*own, "stowage", "--root", str(self._root), *words]
 
     def types(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a command at the terminal."""
@@ -46,9 +49,19 @@ class User:
         )
 
 
+@pytest.fixture(scope="module", params=["alone", "fork server"])
+def fork_server(request: pytest.FixtureRequest, lab: Lab) -> Iterator[str]:
+    """Where a fork server listens, or "off": a user sees no difference."""
+    if request.param == "alone":
+        yield "off"
+        return
+    with fork_server_at(lab.directory / "fork-server") as server:
+        yield str(server.path)
+
+
 @pytest.fixture
-def user(cli_root: Path) -> Iterator[User]:
-    user = User(cli_root)
+def user(cli_root: Path, fork_server: str) -> Iterator[User]:
+    user = User(cli_root, fork_server)
     yield user
     user.terminal.close()
 

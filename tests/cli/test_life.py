@@ -204,6 +204,13 @@ def test_a_unit_resumes_at_boot(stowage: Run, cli_root: Path, tmp_path: Path) ->
     assert "Recovered" in stowage("system", "resume").err
 
 
+def test_a_unit_runs_the_fork_server(stowage: Run) -> None:
+    text = stowage("system", "unit", "--fork-server").out
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    assert line.endswith("system fork-server --foreground --idle 0")
+    assert "@" not in line
+
+
 def test_a_lost_monitor_is_told(stowage: Run) -> None:
     """137, and why; and one with --rm is removed by the next command."""
     kept = stowage(*DETACHED, "--name", "kept", "busybox", "sleep", "100").line
