@@ -226,7 +226,9 @@ def _apply_tree(context: StoreContext, row: Row, *, native: bool) -> Iterator[Tr
     own = handle.apply_tree(context.directory(row), context.parents(row)) if native else None
     if own is not None:
         with _opened(context, row, own) as tree:
-            yield tree
+            # a base hides nothing, and overlayfs shows the marks of directories that it does not
+            # merge with any
+            yield tree if tree.lower else Tree(tree.root, xattr_prefix=tree.xattr_prefix)
         return
     root = open_root(context, row, read_only=False)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from ...linux.mountinfo import read_mountinfo
 
 #: The metastore grows and shrinks by itself.
 _OWN = re.compile(r"data/(metadata\.db.*|ballast|locks/users)|exec(/.*)?")
+
+#: A thread of the core may still be closing what it worked on.
+_SETTLING_SECONDS = 5.0
 
 Footprint = frozenset[str]
 
@@ -31,13 +35,17 @@ def assert_footprint(before: Footprint, root: Path, *, but: Sequence[str] = ()) 
     *but* are patterns of paths below data-root that may differ.
     """
     allowed = [re.compile(f"file data/{pattern}") for pattern in but]
-    after = footprint(root)
 
-    def shown(things: Footprint) -> list[str]:
-        return sorted(thing for thing in things if not any(one.fullmatch(thing) for one in allowed))
+    def counts(thing: str) -> bool:
+        return not any(one.fullmatch(thing) for one in allowed)
 
-    left, gone = shown(after - before), shown(before - after)
-    assert not left, f"left behind: {', '.join(left[:12])}"
+    deadline = time.monotonic() + _SETTLING_SECONDS
+    while left := sorted(filter(counts, footprint(root) - before)):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {', '.join(left[:12])}")
+        time.sleep(0.02)
+    missing = sorted(before - footprint(root))
+    gone = [thing for thing in missing if counts(thing) and thing.startswith("file ")]
     assert not gone, f"gone, though nothing asked for that: {', '.join(gone[:12])}"
 
 
