@@ -95,9 +95,9 @@ def rearranged(data: bytes, order: Sequence[int]) -> bytes:
 
 
 __all__ = [
+    "Member",
     "OPAQUE",
     "WHITEOUT",
-    "Member",
     "archive",
     "directory",
     "file",
