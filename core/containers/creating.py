@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stowage.containers")
 
+_ATTEMPTS = 4
+
 
 def create(
     context: Context, spec: ContainerSpec, facts: RuntimeFacts, *, settled: bool = True
@@ -160,9 +162,18 @@ def _prepare_snapshot(context: Context, record: ContainerRecord, image: Image | 
         hostroot.prepare(context, record, spec.rootfs)
         return
     assert image is not None
-    parent = context.root.images.ensure(image, record.driver)
-    base = layers.init_snapshot(parent, mount_targets(spec), driver=record.driver)
-    layers.prepare(record.snapshot, base, driver=record.driver, options=spec.storage_options)
+    for left in reversed(range(_ATTEMPTS)):
+        parent = context.root.images.ensure(image, record.driver)
+        base = layers.init_snapshot(parent, mount_targets(spec), driver=record.driver)
+        try:
+            layers.prepare(
+                record.snapshot, base, driver=record.driver, options=spec.storage_options
+            )
+        except NotFound:  # a prune took the init snapshot, which nothing was on yet
+            if not left:
+                raise
+        else:
+            return
 
 
 def discard(context: Context, record: ContainerRecord) -> None:

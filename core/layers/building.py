@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..effects import effect
-from ..errors import Busy, InvalidArgument, NotSupported, Unavailable
+from ..errors import InvalidArgument, NotSupported, Unavailable
 from ..handle import StorageHandle
 from ..model import Kind
 from ..options import Options
@@ -28,6 +28,9 @@ from .context import StoreContext, file_system_clock
 from .rows import Row
 
 _ATTEMPTS = 8
+_CLAIM_SECONDS = 30.0
+"""How long a recovery that took a new row for a leftover may need to drop it; it may have to wait
+for the metastore."""
 
 _log = logging.getLogger("stowage.layers.building")
 
@@ -77,13 +80,17 @@ def begin(
 
 
 def _claim(context: StoreContext, insert: Callable[[Connection], Row]) -> tuple[Row, Lease]:
-    """Insert the row and take its lease before anybody takes it for one without a maker."""
+    """Insert the row and take its lease.
+
+    A recovery that comes between the two takes the row for one without a maker. Its lease is
+    waited for: until the row is dropped, its name is taken.
+    """
     for _ in range(_ATTEMPTS):
         row = context.metastore.transact(insert)
         try:
-            lease = context.lease(row, exclusive=True, purpose="preparing it", wait_seconds=0.1)
-        except Busy:
-            continue  # a recovery was quicker, and drops the row
+            lease = context.lease(
+                row, exclusive=True, purpose="preparing it", wait_seconds=_CLAIM_SECONDS
+            )
         except BaseException as error:
             with undoing(error, f"forget snapshot {row.name!r}"):
                 context.metastore.transact(

@@ -147,9 +147,9 @@ class LayerStore:
             return make()
         except AlreadyExists:
             row = rows.find(self._context.metastore.read(), name, key)
-            if row is None or row.state == "ready":
+            if row is not None and row.state == "ready":
                 raise
-            drop_abandoned(self._context)  # its maker may be dead, and nobody recovered yet
+            drop_abandoned(self._context)  # its maker may be dead, or somebody just dropped it
             return make()
 
     def commit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from stowage.effects import observe
 from stowage.errors import Busy, InvalidArchive, NotFound
 from stowage.layers import attach as attaching
 from stowage.layers import contents
-from stowage.layers.rows import get
+from stowage.layers.rows import get, unfinished
 from stowage.layers.store import LayerStore
 from stowage.model import Kind
 
@@ -181,3 +182,33 @@ def test_a_commit_whose_content_was_lost_is_taken_back(halfway: LayerStore, root
     halfway.commit("done", "work")
     assert exported(halfway, "done") == {"f": b"again"}
     assert halfway.check(full=True) == []
+
+
+def test_a_recovery_that_takes_a_new_row_for_a_leftover_only_delays_it(
+    layers: LayerStore, open_layers: OpenLayers
+) -> None:
+    """The name stays taken until that recovery has dropped the row, however long it needs."""
+    other = open_layers()._context
+    taken: list[threading.Timer] = []
+
+    @contextmanager
+    def around(name: str, facts: dict[str, object]) -> Iterator[None]:
+        yield
+        if name != "metastore.commit" or taken:
+            return
+        (row,) = unfinished(other.metastore.read())
+        lease = other.locks.try_acquire(other.lease_name(row), exclusive=True)
+        assert lease is not None
+        taken.append(threading.Timer(0.4, other.discard, (row, lease)))
+        taken[0].start()
+
+    remove = observe(around)
+    try:
+        layers.prepare("work")
+    finally:
+        remove()
+        for timer in taken:
+            timer.join()
+
+    assert taken
+    assert [info.name for info in layers.walk()] == ["work"]
