@@ -15,10 +15,12 @@ from typing import Generic, Literal, Protocol, TypeVar
 from msgspec import Struct
 
 from .errors import InvalidConfig
+from .numbers import INT64_MAX, parse_whole
 
 T_co = TypeVar("T_co", covariant=True)
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_LONGEST = 100  # digits of a number that anybody means
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 
 
@@ -42,8 +44,13 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError("expected a size such as 512M or 10G")
     whole, _, fraction = match[1].partition(".")
+    if len(match[1]) > _LONGEST:
+        raise ValueError("expected a size of less than 8 EiB")
     scaled = int(whole + fraction) * _UNITS[match[2].lower()]
-    return scaled // int(10 ** len(fraction))  # exact: a float loses bytes from 2**53 on
+    size_bytes = scaled // int(10 ** len(fraction))  # exact: a float loses bytes from 2**53 on
+    if size_bytes > INT64_MAX:
+        raise ValueError("expected a size of less than 8 EiB")
+    return size_bytes
 
 
 def format_size(size_bytes: int) -> str:
@@ -91,7 +98,7 @@ class IntegerType(Struct, frozen=True):
 
     def parse(self, text: str) -> int:
         try:
-            value = int(text)
+            value = parse_whole(text.strip())
         except ValueError:
             raise ValueError(f"expected {self.expects}") from None
         too_small = self.minimum is not None and value < self.minimum

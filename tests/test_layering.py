@@ -133,7 +133,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "explain registry select config config_checks config_file config_keys config_types",
         "handle plugins observers",
         "hookspecs",
-        "options model effects errors version closing records _pytest_plugin",
+        "options model effects errors version closing records numbers _pytest_plugin",
     )
 )
 #: Modules of one floor that may import each other.
@@ -141,7 +141,7 @@ NEIGHBOURS = (
     frozenset(["explain", "registry", "select"]),
     frozenset(["config", "config_checks", "config_file", "config_keys", "config_types"]),
     frozenset(["handle", "plugins", "observers"]),
-    frozenset(["options", "model", "effects", "errors", "closing", "records"]),
+    frozenset(["options", "model", "effects", "errors", "closing", "records", "numbers"]),
 )
 #: `linux` lies below everything and sees only these.
 SEEN_BY_LINUX = frozenset(["effects", "model", "errors", "closing"])

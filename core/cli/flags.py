@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from msgspec import Struct
 
+from ..numbers import parse_whole
 from ..options import nearest
 
 T = TypeVar("T")
@@ -44,15 +45,12 @@ def boolean(text: str) -> bool:
 
 
 def integer(text: str) -> int:
-    """Read a whole number.
+    """Read a whole number of at most 64 bits.
 
     Raises:
         ValueError: if it is none.
     """
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("expected a whole number") from None
+    return parse_whole(text)
 
 
 class Flag(Struct, frozen=True):

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from ..errors import InvalidArgument
 from ..images.times import format_time
+from ..numbers import INT64_MAX
 
 NS = 1_000_000_000
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
@@ -94,24 +95,43 @@ def parse_when(text: str, now_ns: int | None = None, *, flag: str = "") -> int:
         InvalidArgument: if it is none of these, naming the *flag* that it was given for.
     """
     now = time.time_ns() if now_ns is None else now_ns
-    if re.fullmatch(r"\d+(\.\d{1,9})?", text):
-        whole, _, fraction = text.partition(".")
-        return int(whole) * NS + int(fraction.ljust(9, "0") or 0)
     try:
-        return now - round(parse_duration(text) * NS)
-    except ValueError:
-        pass
-    match = re.fullmatch(r"(.+?)(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?", text)
-    try:
-        if match is None:
+        when = _seconds_since_1970(text)
+        if when is None:
+            when = _ago(text, now)
+        if when is None:
+            when = _moment(text)
+        if abs(when) > INT64_MAX:
             raise ValueError
-        moment = datetime.fromisoformat(match[1] + (match[3] or ""))
-    except ValueError:
+        return when
+    except (ValueError, OverflowError):
         wrong = f'failed to parse value as time or duration: "{text}"'
         raise InvalidArgument(
             f'invalid value for "{flag}": {wrong}' if flag else wrong,
             resolution="write it as 2026-11-24T04:16:43Z, as 10m (ago) or in seconds since 1970",
         ) from None
+
+
+def _seconds_since_1970(text: str) -> int | None:
+    match = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?", text)
+    if match is None:
+        return None
+    return int(match[1]) * NS + int((match[2] or "").ljust(9, "0"))
+
+
+def _ago(text: str, now_ns: int) -> int | None:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        return None
+    return now_ns - round(seconds * NS)
+
+
+def _moment(text: str) -> int:
+    match = re.fullmatch(r"(.+?)(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:?[0-9]{2})?", text)
+    if match is None:
+        raise ValueError
+    moment = datetime.fromisoformat(match[1] + (match[3] or ""))
     fraction_ns = int((match[2] or ".0")[1:].ljust(9, "0"))
     return int(moment.astimezone().timestamp()) * NS + fraction_ns
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from ..containers.model import ContainerSpec
 from ..containers.restarts import RestartPolicy, parse_restart_policy
 from ..errors import InvalidArgument
+from ..numbers import parse_whole
 from .environment import environment_entry, read_environment, read_labels
-from .flags import Flag, Parsed, integer, many, switch
+from .flags import Flag, Parsed, many, switch
 from .log_flags import FLAGS as LOG_FLAGS
 from .log_flags import requested_log
 from .mount_flags import FLAGS as MOUNT_FLAGS
@@ -29,6 +30,7 @@ from .security_flags import requested_security
 #: RFC 1123, as Docker checks it.
 _HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9-]+)*\.?")
 _HOSTNAME_LIMIT = 63
+_LONGEST_SECONDS = (1 << 31) - 1
 
 
 def seconds(text: str) -> int:
@@ -37,7 +39,7 @@ def seconds(text: str) -> int:
     Raises:
         ValueError: if it is no whole number of -1 or more.
     """
-    value = integer(text)
+    value = parse_whole(text, most=_LONGEST_SECONDS)
     if value < -1:
         raise ValueError("expected seconds, or -1 to wait without end")
     return value

@@ -26,6 +26,7 @@ from .rows import new_record
 from .security import check_capabilities
 from .security_options import check_sysctls
 from .targets import mount_targets
+from .utf8 import check_utf8
 from .volumes import check_sources, check_targets
 from .workdir import check_absolute
 
@@ -52,6 +53,7 @@ def create(
         InvalidArgument: in Docker's words.
         NotSupported: if a program that would run it is missing.
     """
+    check_utf8(spec.to_json())
     context.require_programs(direct=facts.monitor == "direct")
     check_networking(spec.networking, spec.network, spec.hostname)
     check_namespaces(spec.namespaces, spec.hostname)
@@ -145,7 +147,7 @@ def parse_signal(text: str) -> int:
     name = text.strip().upper().removeprefix("SIG")
     base, _, more = name.partition("+")
     try:
-        if name.isdecimal():
+        if name.isascii() and name.isdecimal():
             number = int(name)
         else:
             number = int(signal.Signals[f"SIG{base}"]) + int(more or 0)

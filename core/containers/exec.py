@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from ..effects import effect
 from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
 from ..linux.process import ProcessIdentity
+from ..records import as_dict
 from .accounts import resolve_user, with_groups
 from .context import Context
 from .detach_keys import parse_detach_keys
@@ -29,6 +30,7 @@ from .pump import terminal_size
 from .runtime import read_log_error, start_failure
 from .spec import process_config, process_env
 from .streams import Collected, Streams
+from .utf8 import check_utf8
 from .volume_use import seen_mounts
 from .workdir import resolve_workdir
 
@@ -69,9 +71,12 @@ def execute(
     process = require_running(context, record)
     with _files(context, record) as files:
         try:
+            check_utf8(as_dict(spec))
             config = _process(context, record, spec, process, streams)
         except InvalidArgument as wrong:
-            raise CommandFailed(wrong.brief, _NOT_STARTED, details=wrong.details) from wrong
+            raise CommandFailed(
+                wrong.brief, _NOT_STARTED, details=wrong.details, resolution=wrong.resolution
+            ) from wrong
         with effect("exec.write_config", path=files.config):
             files.config.write_text(json.dumps(config))
         words = " ".join(spec.command)

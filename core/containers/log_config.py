@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from ..errors import InvalidArgument, NotSupported
+from ..numbers import INT64_MAX, parse_whole
 from ..records import as_dict, field_names
 
 _KEPT = ("json-file", "local")
@@ -25,7 +26,7 @@ _EVERYWHERE = ("mode", "max-buffer-size")
 _OPTIONS = ("max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag")
 #: Docker's defaults of the driver ``local``.
 _LOCAL_SIZE, _LOCAL_FILES = 20_000_000, 5
-_SIZE = re.compile(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP])?[iI]?[bB]?")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)*) ?([kKmMgGtTpP])?[iI]?[bB]?")
 _FAILED = "failed to initialize logging driver: "
 
 
@@ -75,8 +76,11 @@ def parse_log_size(text: str) -> int:
         if match is None:
             raise ValueError
         power = "kmgtp".index(match[2].lower()) + 1 if match[2] else 0
-        return int(float(match[1]) * 1000**power)
-    except ValueError:
+        size_bytes = int(float(match[1]) * 1000**power)
+        if size_bytes > INT64_MAX:
+            raise ValueError
+        return size_bytes
+    except (ValueError, OverflowError):
         raise ValueError(f"invalid size: '{text}'") from None
 
 
@@ -140,9 +144,10 @@ def _check_options(config: LogConfig) -> None:
 
 def _whole(text: str) -> int:
     try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
+        return parse_whole(text)
+    except ValueError as error:
+        why = "invalid syntax" if str(error).startswith("expected") else error
+        raise ValueError(f'strconv.Atoi: parsing "{text}": {why}') from None
 
 
 def _checked(

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..linux.controllers import Support, support
+from ..numbers import INT64_MAX
+from ..records import field_names
 from .resource_values import device_number, parse_list
 from .resources import DEVICE_VALUES, Resources
 
@@ -18,6 +20,10 @@ logger = logging.getLogger("stowage.containers")
 #: Below it a runtime cannot start.
 MINIMUM_MEMORY_BYTES = 6 << 20
 _CPU_SHARES = (2, 262144)
+_MOST_PIDS = 4_194_304
+"""PID_MAX_LIMIT of include/linux/threads.h."""
+_MOST_QUOTA = (1 << 44) - 1
+"""MAX_BW of kernel/sched/sched.h."""
 #: What needs nothing of cgroups, and most containers have: the kernel is not asked for it.
 _UNCHECKED: dict[str, Any] = {"ulimits": {}, "shm_size_bytes": 0, "cgroup_parent": ""}
 
@@ -30,6 +36,7 @@ def verified(asked: Resources, *, update: bool = False, able: Support | None = N
     Raises:
         InvalidArgument: in Docker's words.
     """
+    _check_always(asked)
     if replace(asked, **_UNCHECKED) == Resources():
         return asked
     able = able or support()
@@ -47,8 +54,26 @@ def verified(asked: Resources, *, update: bool = False, able: Support | None = N
             f"Invalid value {got.oom_score_adj}, range for oom score adj is [-1000, 1000]"
         )
     if got.memory_bytes and not got.memory_swap_bytes and not update:
-        got = replace(got, memory_swap_bytes=2 * got.memory_bytes)
+        got = replace(got, memory_swap_bytes=min(2 * got.memory_bytes, INT64_MAX))
+    if got.pids_limit > _MOST_PIDS:
+        raise InvalidArgument(
+            f"Invalid value {got.pids_limit}, the pids limit is at most {_MOST_PIDS}"
+        )
     return replace(got, pids_limit=max(got.pids_limit, 0) if not update else got.pids_limit)
+
+
+def _check_always(asked: Resources) -> None:
+    if asked.shm_size_bytes < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    if ".." in asked.cgroup_parent.split("/"):
+        raise InvalidArgument(
+            f"invalid cgroup parent: {asked.cgroup_parent!r} contains '..'",
+            resolution="name it from the root of the hierarchy on, as in /batch/night",
+        )
+    for name in field_names(Resources):
+        value = getattr(asked, name)
+        if name != "nano_cpus" and isinstance(value, int) and abs(value) > INT64_MAX:
+            raise InvalidArgument(f"{name} is larger than 64 bits hold: {value}")
 
 
 def _discard(asked: Resources, able: Support) -> Resources:
@@ -176,6 +201,9 @@ def _check_cpu(got: Resources) -> Resources:
         )
     if 0 < got.cpu_quota < 1000:
         raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if got.cpu_quota > _MOST_QUOTA:
+        raise InvalidArgument(f"CPU cfs quota can not be larger than {_MOST_QUOTA} microseconds")
+    got = replace(got, cpu_quota=max(got.cpu_quota, -1))
     if got.cpu_shares < 0:
         raise InvalidArgument("shares: invalid argument")
     if got.cpu_shares:

@@ -7,6 +7,7 @@ import re
 
 from ..config_types import Ulimit
 from ..errors import InvalidArgument
+from ..numbers import parse_whole
 from .resources import DeviceValue
 from .units import parse_memory
 
@@ -35,7 +36,7 @@ def parse_weight_device(text: str) -> DeviceValue:
         ValueError: in the words of Docker's client.
     """
     path, value = _device(text)
-    weight = int(value) if value.isdecimal() else -1
+    weight = _whole(value)
     if weight and not 10 <= weight <= 1000:
         raise ValueError(f"invalid weight for device: {text}")
     return DeviceValue(path, weight)
@@ -65,12 +66,21 @@ def parse_device_iops(text: str) -> DeviceValue:
         ValueError: in the words of Docker's client.
     """
     path, value = _device(text)
-    if not value.isdecimal():
+    rate = _whole(value)
+    if rate < 0:
         raise ValueError(
             f"invalid rate for device: {text}. The correct format is <device-path>:<number>. "
             "Number must be a positive integer"
         )
-    return DeviceValue(path, int(value))
+    return DeviceValue(path, rate)
+
+
+def _whole(text: str) -> int:
+    """Return the number that *text* is, -1 if it is none or too large."""
+    try:
+        return parse_whole(text, least=0)
+    except ValueError:
+        return -1
 
 
 def _device(text: str) -> tuple[str, str]:
@@ -99,9 +109,11 @@ def parse_ulimit(text: str) -> tuple[str, Ulimit]:
             f"too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
         )
     try:
-        soft, hard = int(values[0]), int(values[-1])
+        soft, hard = parse_whole(values[0], least=-1), parse_whole(values[-1], least=-1)
     except ValueError:
-        raise ValueError(f"invalid ulimit argument: {text}: limits are whole numbers") from None
+        raise ValueError(
+            f"invalid ulimit argument: {text}: limits are whole numbers from -1 on"
+        ) from None
     if hard != -1 and (soft > hard or soft == -1):
         raise ValueError(
             f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
@@ -109,7 +121,7 @@ def parse_ulimit(text: str) -> tuple[str, Ulimit]:
     return name, Ulimit(soft, hard)
 
 
-_LIST_PART = re.compile(r"(\d+)(?:-(\d+))?")
+_LIST_PART = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def parse_list(text: str) -> frozenset[int]:

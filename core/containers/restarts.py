@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from ..errors import InvalidArgument
 from ..linux.process import ProcessIdentity
+from ..numbers import parse_whole
 from ..records import field_names
 
 _FIRST_WAIT_MS, _LONGEST_WAIT_MS = 100, 60_000
@@ -50,7 +51,7 @@ def parse_restart_policy(text: str) -> RestartPolicy:
     if len(more) > 1:
         raise InvalidArgument("invalid restart policy format")
     try:
-        count = int(more[0]) if more else 0
+        count = parse_whole(more[0]) if more else 0
     except ValueError:
         raise InvalidArgument("maximum retry count must be an integer") from None
     if name == "on-failure":

@@ -25,7 +25,7 @@ def parse_nano_cpus(text: str) -> int:
     Raises:
         ValueError: if it is no number, or finer than a billionth.
     """
-    if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text):
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", text):
         raise ValueError(f"failed to parse {text} as a rational number")
     from decimal import Decimal
 

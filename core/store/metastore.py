@@ -23,6 +23,7 @@ from ..effects import effect
 from ..errors import (
     DataLoss,
     FailedPrecondition,
+    InvalidArgument,
     NoSpace,
     PermissionDenied,
     StowageError,
@@ -46,6 +47,13 @@ class _Connection(sqlite3.Connection):
             return super().execute(*args)
         except sqlite3.Error as error:
             raise translated(error) from error
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(
+                f"not UTF-8: {os.fsencode(str(error.object))!r}",
+                details="nothing in a root has such a name",
+            ) from error
+        except OverflowError as error:
+            raise InvalidArgument("a number is larger than 64 bits hold") from error
 
 
 class _Slot:

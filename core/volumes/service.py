@@ -368,7 +368,7 @@ def unknown_driver(driver: str, name: str) -> NotSupported:
 
 
 def _lock_name(name: str) -> str:
-    return f"volume-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"volume-{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}"
 
 
 __all__ = ["Pruned", "Volume", "VolumeRequest", "Volumes"]

@@ -72,7 +72,10 @@ def test_since_takes_what_docker_takes(text: str, time_ns: int) -> None:
     assert human.parse_when(text, now_ns=100 * NS) == time_ns
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "10", "2026-13-01"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "10", "2026-13-01", "9" * 20, "9" * 400, "9" * 400 + "h", "0001-01-01", "٣"],
+)
 def test_junk_is_a_typed_error(text: str) -> None:
     """With how to write it."""
     if text == "10":

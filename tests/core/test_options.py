@@ -58,7 +58,9 @@ def test_a_size_is_read_as_it_was_written(size_bytes: int) -> None:
     assert parse_size(format_size(size_bytes)) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "G", "-1", "1X", "1.2.3", "ten"])
+@pytest.mark.parametrize(
+    "text", ["", "G", "-1", "1X", "1.2.3", "ten", "٣g", "1\N{KELVIN SIGN}", "8192P", "9" * 5000]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a size"):
         parse_size(text)

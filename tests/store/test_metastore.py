@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from stowage.effects import observe
-from stowage.errors import DataLoss, FailedPrecondition
+from stowage.errors import DataLoss, FailedPrecondition, InvalidArgument
 from stowage.store.metastore import Metastore, record_event
 from stowage.store.schema import VERSION
 
@@ -75,6 +76,15 @@ def test_an_exception_rolls_back(tmp_path: Path) -> None:
         raise ValueError
 
     assert store.setting("a") is None
+    store.close()
+
+
+def test_what_sqlite_cannot_take_is_a_typed_error(tmp_path: Path) -> None:
+    """A name that is not UTF-8, a number of more than 64 bits: nothing has such a name."""
+    store = Metastore(tmp_path / "metadata.db")
+    for value, message in (("\udcff", r"not UTF-8: b'\xff'"), (1 << 63, "larger than 64 bits")):
+        with pytest.raises(InvalidArgument, match=re.escape(message)):
+            store.read().execute("SELECT 1 FROM settings WHERE name = ?", (value,))
     store.close()
 
 
