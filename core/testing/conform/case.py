@@ -21,6 +21,7 @@ class Trial(Protocol):
 
     def fresh(self) -> Subject: ...
     def note(self, error: BaseException) -> None: ...
+    def spoiled(self) -> None: ...
 
 
 class Case:
@@ -61,6 +62,10 @@ class Case:
     def failed(self, error: BaseException) -> None:
         """Note what failed in such an example, before it is raised on."""
         self._trial.note(error)
+
+    def spoiled(self) -> None:
+        """Say that the root was damaged on purpose: the next example gets another."""
+        self._trial.spoiled()
 
     def maybe(self) -> bool:
         """Draw yes or no."""

@@ -161,12 +161,17 @@ class _Trial:
         subject = self.fresh()
         try:
             self.property.body(Case(subject, data, self.examples, self.plan.seed, self))
-            self.emptied(self.bench.subject)
+            if not self.broken:
+                self.emptied(self.bench.subject)
         except (UnsatisfiedAssumption, NotApplicable):
             raise
         except Exception as error:
             self.note(error)
             raise
+
+    def spoiled(self) -> None:
+        """Use the subject no more."""
+        self.broken = True
 
     def note(self, error: BaseException) -> None:
         """Keep what failed, if it is the smallest so far; what it failed on is not used again."""

@@ -25,7 +25,7 @@ from typing import Literal
 
 from ...errors import Busy, NotFound, StowageError
 from ...handle import StorageHandle
-from ...layers.store import LayerStore
+from ...layers.store import Attachment, LayerStore
 from ...linux.mountinfo import read_mountinfo
 from ...linux.statfs import filesystem_name
 from ...model import Change, Kind, SnapshotInfo, StorageCapabilities, Usage
@@ -60,6 +60,7 @@ class Subject:
         self.log = Log()
         self.on: str | Path | None = root.parent
         self._victims = Victims()
+        self._held: list[Attachment] = []
         self._stack = ExitStack()
         self.registry = Registry()
         name = driver if isinstance(driver, str) else self.registry.provide("storage", driver)
@@ -250,6 +251,11 @@ class Subject:
         with self.layers.attached(key, read_only=read_only) as root:
             yield root
 
+    @step
+    def hold(self, key: str) -> None:
+        """Attach a snapshot until the process ends; for what is done elsewhere."""
+        self._held.append(self.layers.attach(key))
+
     def changes(self, key: str) -> list[Change]:
         """Return what a snapshot changed."""
         return list(self.layers.changes(key))
@@ -313,17 +319,20 @@ class Subject:
         faults: str = "",
         while_opening: bool = False,
         end: Literal["killed", "closed"] = "killed",
+        beside: bool = False,
     ) -> Fate:
         """Close the root, have another process open it and make *calls* (each a method's name and
-        its arguments), and open it again once that process is dead.
+        its arguments), and open it again once that process is dead. *beside*: keep it open.
 
         *faults* are rules for the fault injector there ("effect=*:n=7:kill"), from before the
         root is opened on with *while_opening*. If nothing kills it, it is killed at its *end*,
         or closes the root first.
         """
-        self.shut()
         steps = tuple(Step(str(method), tuple(words), {}) for method, *words in calls)
         errand = Errand(self.driver, self.root, self.options, steps, faults, while_opening, end)
+        if beside:
+            return self._victims.run(errand)
+        self.shut()
         try:
             return self._victims.run(errand)
         finally:

@@ -20,6 +20,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, Literal
@@ -148,12 +149,25 @@ def _module(name: str, file: str) -> ModuleType:
 
 def serve() -> None:
     """Read errands from stdin, a line each, and answer each with its victim's fate."""
+    from . import subject  # noqa: F401  # imported once, not by every victim
+
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a driver prints must not get between the answers
     for line in sys.stdin.buffer:
         errand, where = pickle.loads(base64.b64decode(line))
+        if where is None:
+            _preload(errand.driver)
         fate = _send(errand, where)
         os.write(answers, msgspec.json.encode(fate) + b"\n")
+
+
+def _preload(driver: str) -> None:
+    """Import a driver's module before the first victim does; what fails is the victim's to say."""
+    from ...errors import StowageError
+    from ...registry import Registry
+
+    with suppress(StowageError):
+        Registry().driver_class("storage", driver)
 
 
 def _send(errand: Errand, where: tuple[str, str, str] | None) -> Fate:
