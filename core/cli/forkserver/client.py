@@ -32,7 +32,7 @@ def through_server(arguments: Sequence[str]) -> int | None:
         try:
             server.settimeout(_ANSWER_SECONDS)
             server.connect(path)
-            pid = _ask(server, arguments)
+            pid = _ask(server, arguments) if _is_ours(server) else None
             if pid is None:
                 return None
             return _accompany(server, pid)
@@ -46,6 +46,12 @@ def _is_special() -> bool:
     if sys.warnoptions or sys._xoptions or sys.gettrace() or sys.getprofile():
         return True
     return any(n.startswith(_INTERPRETERS) and n not in _HARMLESS for n in os.environ)
+
+
+def _is_ours(server: _socket.socket) -> bool:
+    """Whether who listens is the same user: another one would learn our environment."""
+    told = server.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # struct ucred
+    return int.from_bytes(told[4:8], sys.byteorder) == os.geteuid()
 
 
 def _ask(server: _socket.socket, arguments: Sequence[str]) -> int | None:
