@@ -77,6 +77,7 @@ def test_a_commit_leaves_a_paused_container_so(boxes: Boxes) -> None:
 @pytest.mark.parametrize("verb", ["stop", "kill", "remove"])
 def test_a_paused_container_can_be_ended(boxes: Boxes, verb: str) -> None:
     record = boxes.start("sh", "-c", "trap 'exit 6' TERM; while :; do sleep 0.02; done")
+    until(lambda: boxes.shell(record, "ps").count("sleep"), "the trap to be set")
     boxes.containers.pause(record.id)
     if verb == "stop":
         boxes.containers.stop(record.id, 20)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stowage.errors import InvalidArchive, NoSpace
+from stowage.errors import InvalidArchive, NoSpace, NotSupported
 from stowage.layers.tree import Tree
 from stowage.layers.unpack import UnpackLimits, unpack
 
@@ -340,7 +340,7 @@ def test_a_flipped_bit_is_refused_or_harmless(session_dir: Path, at: int, bit: i
 
     try:
         _unpack_fresh(session_dir, bytes(raw))
-    except InvalidArchive:
+    except (InvalidArchive, NotSupported):  # no file system keeps an attribute "tser.k"
         pass
 
 
@@ -370,7 +370,7 @@ def test_any_pax_header_is_refused_or_harmless(session_dir: Path, pax: bytes) ->
 
     try:
         _unpack_fresh(session_dir, bytes(raw))
-    except InvalidArchive:
+    except (InvalidArchive, NotSupported):
         pass
 
 
