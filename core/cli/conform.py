@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ def _storage(context: Context, parsed: Parsed) -> int:
     if on is not None and Path(on).exists():
         on = str(Path(on).absolute())
     lab = enter_lab()
+    logging.getLogger("stowage").addHandler(logging.NullHandler())  # faults are made on purpose
     try:
         report = conform(
             parsed.arguments[0],

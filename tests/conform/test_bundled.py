@@ -18,8 +18,8 @@ class Small(StorageDriverTests):
     """A few examples each on ext4; hundreds in the full profile."""
 
     on = "ext4"
-    examples: ClassVar[int] = 200 if FULL else 4
-    seconds_each: ClassVar[float | None] = None if FULL else 1.0
+    examples: ClassVar[int] = 200 if FULL else 2
+    seconds_each: ClassVar[float | None] = None if FULL else 0.3
 
 
 Small.__test__ = False  # type: ignore[attr-defined]  # pytest's own mark: it names no driver

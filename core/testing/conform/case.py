@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from hypothesis import strategies as st
 
 from ...model import StorageCapabilities
+from .footprint import Footprint, footprint
 from .model import ModelTree
 from .operations import Operation
 from .strategies import operations
@@ -46,6 +47,11 @@ class Case:
         self._trial = trial
 
     @property
+    def brief(self) -> bool:
+        """Whether so few examples were asked for that long ones are to be made shorter."""
+        return self.examples < 10
+
+    @property
     def capabilities(self) -> StorageCapabilities:
         return self.subject.capabilities
 
@@ -62,6 +68,15 @@ class Case:
     def failed(self, error: BaseException) -> None:
         """Note what failed in such an example, before it is raised on."""
         self._trial.note(error)
+
+    def untouched(self) -> Footprint:
+        """Return the footprint of the root without snapshots, once the driver was used: what it
+        makes for good at its first use is there."""
+        self.subject.prepare("first")
+        self.subject.commit("first layer", "first")
+        self.subject.remove("first layer")
+        self.subject.drain()
+        return footprint(self.subject.root)
 
     def spoiled(self) -> None:
         """Say that the root was damaged on purpose: the next example gets another."""

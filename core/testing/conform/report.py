@@ -11,6 +11,7 @@ from msgspec import Struct, field
 MARKS = {"held": "held", "skipped": "skipped", "failed": "FAILED"}
 
 _LONGEST = 240
+_MOST_STEPS = 40
 
 
 class Outcome(Struct):
@@ -94,8 +95,12 @@ def failure_lines(outcome: Outcome) -> Iterator[str]:
     yield f"{outcome.name}: {outcome.text}"
     yield from (f"  {line}" for line in outcome.message.splitlines())
     yield "  The program, shrunk:"
-    for number, step in enumerate(outcome.program, 1):
+    for number, step in enumerate(outcome.program[:_MOST_STEPS], 1):
         yield f"    {number}. {step if len(step) <= _LONGEST else step[: _LONGEST - 1] + '…'}"
+    if len(outcome.program) > _MOST_STEPS:
+        yield f"    … and {len(outcome.program) - _MOST_STEPS} more; the report in JSON has all,"
+        yield "    and the script that does it again"
+        return
     yield "  As a script:"
     yield from (f"    {line}".rstrip() for line in outcome.snippet.splitlines())
 

@@ -116,6 +116,10 @@ class Subject:
         unmount_below(self.root)
         self._stack.close()
 
+    def open_again(self) -> None:
+        """Open the root that ``shut`` closed."""
+        self._open()
+
     def shut(self) -> None:
         """Close the root as a process that ends does; it can be opened again."""
         self.layers.close(0.0)

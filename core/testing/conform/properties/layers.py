@@ -235,11 +235,7 @@ def remove_reuse(case: Case) -> None:
       weight=0.5)  # fmt: skip
 def remove_reclaims(case: Case) -> None:
     subject = case.subject
-    subject.prepare("first")  # what a driver makes once for all
-    subject.commit("first layer", "first")
-    subject.remove("first layer")
-    subject.drain()
-    before = footprint(subject.root)
+    before = case.untouched()
 
     name, trees = case.chain(operations=5)
     subject.prepare("active", name)
@@ -294,7 +290,8 @@ DEEP = 128
 def chain_depth(case: Case) -> None:
     subject = case.subject
     most = case.capabilities.max_depth
-    depth = min(DEEP, most) if most else DEEP
+    deep = 40 if case.brief else DEEP
+    depth = min(deep, most) if most else deep
     tree = ModelTree(subject.traits)
     parent = None
     for number in range(depth):
