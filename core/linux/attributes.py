@@ -47,21 +47,25 @@ def copy_attributes(
 
 
 @effectful("attributes.copy")
-def copy_attributes_at(source: int, target: int, name: str, facts: os.stat_result) -> None:
+def copy_attributes_at(
+    source: int, target: int, name: str, facts: os.stat_result, *, target_name: str | None = None
+) -> None:
     """Do the same for what must not or cannot be opened: symlinks, devices, fifos, sockets.
 
-    *source* and *target* are the directories that hold *name*, which is new in *target*.
+    *source* and *target* are the directories that hold *name*, which is new in *target* (and is
+    *target_name* there, if that is another).
     """
-    os.chown(name, facts.st_uid, facts.st_gid, dir_fd=target, follow_symlinks=False)
+    new = name if target_name is None else target_name
+    os.chown(new, facts.st_uid, facts.st_gid, dir_fd=target, follow_symlinks=False)
     if not stat.S_ISLNK(facts.st_mode):
-        os.chmod(name, stat.S_IMODE(facts.st_mode), dir_fd=target)
+        os.chmod(new, stat.S_IMODE(facts.st_mode), dir_fd=target)
     # There is no *at call for xattrs before Linux 6.13; the directory's descriptor serves.
-    reading, writing = f"/proc/self/fd/{source}/{name}", f"/proc/self/fd/{target}/{name}"
+    reading, writing = f"/proc/self/fd/{source}/{name}", f"/proc/self/fd/{target}/{new}"
     for attribute in _names(reading, ""):
         value = os.getxattr(reading, attribute, follow_symlinks=False)
         os.setxattr(writing, attribute, value, follow_symlinks=False)
     times = (facts.st_atime_ns, facts.st_mtime_ns)
-    os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
+    os.utime(new, ns=times, dir_fd=target, follow_symlinks=False)
 
 
 @effectful("attributes.base")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from ..effects import effectful
+from ..effects import effectful, observe
 from ..errors import NotSupported, StowageError, from_os_error
 from .mount import (
     MS_BIND,
@@ -44,15 +44,18 @@ _CELL = "/dev"  # where the tmpfs is mounted before it becomes /
 
 
 class FileSystem(NamedTuple):
-    """What a service's function returns: fusepy's operations and how they are mounted.
+    """What a service's function returns: operations and how they are mounted.
 
-    *options* are libfuse's (``{"allow_other": True, "attr_timeout": 1}``). Operations that are
-    called by several threads at once need *threads*. *on_mounted* is called when the mount has
-    been handed over, on the thread that serves.
+    *operations* are those of fusepy or, with *exact*, the :class:`~.fuse_session.Calls` of a
+    session that caches exactly and serves on one thread. *options* are libfuse's
+    (``{"attr_timeout": 1}``). fusepy's operations are called by several threads at once only with
+    *threads*. *on_mounted* is called when the mount has been handed over, on the thread that
+    serves.
     """
 
     operations: Any
     options: Mapping[str, object]
+    exact: bool = False
     threads: bool = False
     on_mounted: Callable[[], None] | None = None
     encoding: str = "latin-1"
@@ -71,6 +74,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _raise_limits()
+    _name_observers()
     with socket.socket(fileno=wish["socket"]) as requester:
         requester.set_inheritable(False)
         directory = os.open(wish["directory"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -78,7 +82,6 @@ def main() -> None:
         try:
             _write_mark(directory, mark)
             _serve(name, wish, requester)
-            log(f"{name}: no reference to the mount is left")
         except BaseException as error:
             log(f"{name}: {type(error).__name__}: {error}")
             _tell(requester, _described(name, error))
@@ -115,6 +118,19 @@ def log(text: str) -> None:
     print(f"{now} [{os.getpid()}] {text}", file=sys.stderr, flush=True)
 
 
+def _name_observers() -> None:
+    """Let the observers that the environment names see our effects (docs: ``--trace``)."""
+    names = [name.strip() for name in os.environ.get("STOWAGE_OBSERVERS", "").split(",")]
+    if not any(names):
+        return
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="stowage.observers"):
+        around = getattr(entry.load()(), "observer_effect", None) if entry.name in names else None
+        if around is not None:
+            observe(around)
+
+
 def _raise_limits() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -139,31 +155,53 @@ def _remove_mark(directory: int, mark: str) -> None:
 
 
 def _serve(name: str, wish: Mapping[str, Any], requester: socket.socket) -> None:
+    library = fusepy()
     module, _, function_name = wish["entry"].partition(":")
     function: Function = getattr(import_module(module), function_name)
     filesystem = function(wish["arguments"], wish["descriptors"])
-    FUSE = fusepy().FUSE  # noqa: N806  # a class
-
+    serve = _prepare_exact(filesystem) if filesystem.exact else _prepare(filesystem, library)
     _enter_cell()
-    handed: list[bool] = []
 
     def hand_over() -> None:
         clone = clone_tree(MOUNT_POINT)
         try:
             unmount(MOUNT_POINT, lazy=True)
             socket.send_fds(requester, [b"mounted"], [clone])
+        except OSError as error:  # who asked is gone: so is the mount, and with it this process
+            log(f"{name}: nobody took the mount: {error}")
         finally:
             os.close(clone)
         requester.close()
-        handed.append(True)
         if filesystem.on_mounted is not None:
             filesystem.on_mounted()
 
-    options = {"allow_other": True, "nonempty": True, **filesystem.options}
-    operations = _Operations(filesystem.operations, hand_over)
     try:
-        FUSE(
-            operations,
+        serve(hand_over)
+    except RuntimeError as error:  # of fusepy
+        raise StowageError(
+            f"libfuse cannot mount {name}", details=f"options: {dict(filesystem.options)}"
+        ) from error
+
+
+def _prepare_exact(filesystem: FileSystem) -> Callable[[Callable[[], None]], None]:
+    from .fuse_session import Session
+
+    session = Session(filesystem.operations, filesystem.options)
+
+    def serve(hand_over: Callable[[], None]) -> None:
+        session.mount(MOUNT_POINT)
+        hand_over()
+        session.run()
+
+    return serve
+
+
+def _prepare(filesystem: FileSystem, library: Any) -> Callable[[Callable[[], None]], None]:
+    options = {"allow_other": True, "nonempty": True, **filesystem.options}
+
+    def serve(hand_over: Callable[[], None]) -> None:
+        library.FUSE(
+            _Operations(filesystem.operations, hand_over),
             MOUNT_POINT,
             foreground=True,
             nothreads=not filesystem.threads,
@@ -171,11 +209,8 @@ def _serve(name: str, wish: Mapping[str, Any], requester: socket.socket) -> None
             raw_fi=getattr(filesystem.operations, "raw_fi", False),
             **options,
         )
-    except RuntimeError as error:
-        if not handed:
-            raise StowageError(
-                f"libfuse cannot mount {name}", details="\n".join(map(str, options.items()))
-            ) from error
+
+    return serve
 
 
 class _Operations:
@@ -196,10 +231,7 @@ class _Operations:
 
     def init(self, path: str) -> None:
         """Called once, by the kernel's first request: the mount is there."""
-        try:
-            self._mounted()
-        except OSError as error:  # who asked is gone: so is the mount, and with it this process
-            log(f"nobody took the mount: {error}")
+        self._mounted()
 
 
 def _enter_cell() -> None:

@@ -13,14 +13,17 @@ from typing import Any, TypeVar
 
 import pytest
 
-from stowage.linux.mount import attach_all
+from stowage.linux.copytree import copy_tree
+from stowage.linux.files import remove_tree
+from stowage.linux.mount import attach_all, make_read_only
 from stowage.model import Kind
 from stowage.options import Options, parse_options
+from stowage_drivers.storage.fuse import FuseDriver
 from stowage_drivers.storage.overlay import OverlayDriver
 from stowage_drivers.storage.vfs import VfsDriver
 
 R = TypeVar("R")
-_CLASSES = {"overlay": OverlayDriver, "vfs": VfsDriver}
+_CLASSES = {"fuse": FuseDriver, "overlay": OverlayDriver, "vfs": VfsDriver}
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,13 @@ class Rig:
             "parents": snapshot.parents,
             "kind": snapshot.kind,
         }
-        self._call("storage_attach", **given, options=self.options(*options))
-        mounts = self._call("storage_mounts", **given, options=self.options(*options))
-        mounted = attach_all(mounts, read_only=snapshot.kind is not Kind.ACTIVE)
+        read_only = snapshot.kind is not Kind.ACTIVE
+        mounted = self._call("storage_attach", **given, options=self.options(*options))
+        if mounted is None:
+            mounts = self._call("storage_mounts", **given, options=self.options(*options))
+            mounted = attach_all(mounts, read_only=read_only)
+        elif read_only:
+            make_read_only(mounted)
         try:
             root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mounted)
             try:
@@ -93,6 +100,10 @@ class Rig:
                 os.close(root)
         finally:
             os.close(mounted)
+
+    def remove(self, snapshot: Snapshot) -> None:
+        self._call("storage_destroy", directory=snapshot.directory)
+        remove_tree(snapshot.directory)
 
     def _call(self, hook: str, **arguments: object) -> Any:
         """As pluggy does: give an implementation the arguments that it takes."""
@@ -121,6 +132,11 @@ class Tools:
     rig = Rig
     write = staticmethod(write)
     read = staticmethod(read)
+
+    @staticmethod
+    def copy(source: Path, target: Path) -> None:
+        target.mkdir()
+        copy_tree(source, target)
 
     @staticmethod
     def in_child(function: Callable[[], R], *before: Callable[[], object]) -> R:
