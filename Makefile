@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 
-.PHONY: help run test test-full setup lint types bench docs clean
+.PHONY: help run test test-full setup lint types bench conform docs clean
 .NOTPARALLEL:
 
 help: ## show the targets
@@ -30,6 +30,9 @@ types: setup ## mypy, strict
 
 bench: setup ## measure against rivals on this machine
 	$(PYTHON) -m stowage_bench
+
+conform: setup ## hold each storage driver against its definition; writes docs/conformance.md
+	$(PYTHON) scripts/conformance.py
 
 docs: setup ## write docs/reference anew from the code
 	$(PYTHON) scripts/reference.py

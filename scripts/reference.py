@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from textwrap import dedent
 
+from conformance import page as conformance_page
 from stowage import errors, hookspecs, model
 from stowage.cli import main as stowage
 from stowage.config_keys import KEYS, Disposition, Key
@@ -187,6 +188,7 @@ BUILDERS = {
     "errors.md": errors_page,
     "configuration.md": configuration,
     "commands.md": command_line,
+    "../conformance.md": conformance_page,
 }
 NOTE = "<!-- Written by `make docs` from the code; do not edit. -->\n\n"
 

@@ -16,7 +16,7 @@ from .flags import Flag, Parsed, integer, many
 if TYPE_CHECKING:
     from ..testing.conform.report import Outcome, Report
 
-_FORMATS = ("text", "json", "html")
+_FORMATS = ("text", "json", "html", "badge")
 
 
 def _format(text: str) -> object:
@@ -73,6 +73,10 @@ def _storage(context: Context, parsed: Parsed) -> int:
         _conclude(context, report)
     elif form == "json":
         context.print(report.to_json())
+    elif form == "badge":
+        from ..testing.conform.badge import badge
+
+        context.print(badge(report))
     else:
         from ..testing.conform.page import page
 
@@ -124,7 +128,13 @@ COMMANDS = {
             Flag("seed", "What the examples start from", value="number", parse=integer),
             many("option", "An option of the driver", value="key=value"),
             many("property", "Only these: names, globs, letters", "p", value="name"),
-            Flag("format", "text, json or html", value="form", default="text", parse=_format),
+            Flag(
+                "format",
+                "text, json, html or badge (SVG)",
+                value="form",
+                default="text",
+                parse=_format,
+            ),
             Flag("on", "A directory, or ext4, xfs, btrfs: where to test", value="place"),
         ),
     ),

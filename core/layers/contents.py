@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO, cast
 
-from ..errors import DataLoss, FailedPrecondition, NotFound
+from ..errors import DataLoss, FailedPrecondition, NotFound, StowageError
 from ..model import Change, ChangeKind, Kind, LayerTree, Usage
 from . import rows
 from .attach import attach, mark_written, open_root, parent_root
@@ -197,12 +197,21 @@ def _reading(context: StoreContext, row: Row) -> Iterator[None]:
     it. Raises NotFound if it went all the same.
     """
     lease = context.locks.try_acquire(context.lease_name(row), exclusive=False)
+
+    def gone() -> bool:
+        return rows.by_id(context.metastore.read(), row.id) is None
+
     try:
-        if lease is not None and rows.by_id(context.metastore.read(), row.id) is None:
+        if lease is not None and gone():
             context.discard_remade(row, lease)
             raise NotFound("snapshot", row.name)
-        yield
-        if lease is None and rows.by_id(context.metastore.read(), row.id) is None:
+        try:
+            yield
+        except (OSError, StowageError) as error:
+            if lease is None and gone():
+                raise NotFound("snapshot", row.name) from error
+            raise
+        if lease is None and gone():
             raise NotFound("snapshot", row.name)
     finally:
         if lease is not None:

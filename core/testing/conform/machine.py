@@ -39,12 +39,17 @@ class StorageMachine(RuleBasedStateMachine):
 
     def both(self, method: str, real: tuple[object, ...], model: Callable[[], None]) -> None:
         """Do a verb to the driver and to the model; both must succeed or fail alike."""
-        expected: type[StowageError] | None = None
+        expected = self.expectation(model)
+        self.watch(lambda: self.agree(method, real, expected))
+
+    @staticmethod
+    def expectation(model: Callable[[], None]) -> type[StowageError] | None:
+        """Do a verb to the model; return the class of error it must fail with, or None."""
         try:
             model()
         except Rejected as rejected:
-            expected = rejected.kind
-        self.watch(lambda: self.agree(method, real, expected))
+            return rejected.kind
+        return None
 
     def agree(
         self, method: str, real: tuple[object, ...], expected: type[StowageError] | None
@@ -74,6 +79,33 @@ class StorageMachine(RuleBasedStateMachine):
         self.both("prepare", (key, parent), make)
         if self.model.snapshots.get(key) and labels:
             self.both("label", (key, labels), lambda: self.model.label(key, labels))
+
+    @precondition(lambda self: self.subject.capabilities.quota_size)
+    @rule(key=_NAMES, parent=_PARENTS)
+    def prepare_limited(self, key: str, parent: str | None) -> None:
+        """A limit changes nothing of what is shown."""
+        expected = self.expectation(lambda: self.model.make(Kind.ACTIVE, key, parent, {}))
+        self.watch(lambda: self.prepare_with(key, parent, expected))
+
+    def prepare_with(
+        self, key: str, parent: str | None, expected: type[StowageError] | None
+    ) -> None:
+        try:
+            self.subject.prepare(key, parent, options=["size=64M"])
+        except StowageError as error:
+            if expected is None or not isinstance(error, expected):
+                raise
+        else:
+            assert expected is None, f"a limited {key!r} is made, expected {expected.__name__}"
+
+    @rule(kind=st.sampled_from(list(Kind)))
+    def walk(self, kind: Kind) -> None:
+        """The list by kind is the model's."""
+        self.watch(lambda: self.check_walk(kind))
+
+    def check_walk(self, kind: Kind) -> None:
+        listed = sorted(info.name for info in self.subject.walk(f"kind=={kind.value}"))
+        assert listed == self.pick(kind), f"of kind {kind.value} are {listed}"
 
     @rule(key=_NAMES, parent=_PARENTS)
     def view(self, key: str, parent: str | None) -> None:

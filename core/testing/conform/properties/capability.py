@@ -314,12 +314,13 @@ def clone_active(case: Case) -> None:
 
 
 @prop(
-    "K13",
-    "remap_ids is claimed by nobody: there is no way yet to ask for it",
+    "D17",
+    "A diff of mapped ids, unmapped, is that of the ids: nobody may claim remap_ids yet",
     once=True,
     needs="remap_ids",
 )
-def remap_ids(case: Case) -> None:
+def idmap_neutral(case: Case) -> None:
+    """The contract has no hook by which ids could be mapped, so the claim cannot be true."""
     raise AssertionError("remap_ids is claimed, and the contract has no hook for it")
 
 

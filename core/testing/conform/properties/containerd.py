@@ -200,6 +200,9 @@ def _there(work: Callable[[], R]) -> R:
 
     def run() -> R:
         unshare(CLONE_FS)
-        return work()
+        try:
+            return work()
+        finally:
+            os.chdir("/")  # a thread lets go of it only some time after it was joined
 
     return on_throwaway_thread(run)

@@ -51,14 +51,13 @@ def diff_minimal(case: Case) -> None:
     assert subject.changes("same") == [], f"changed, though nothing was: {subject.changes('same')}"
     assert names_in(subject.diff("same")) == [], "the diff of no change is not empty"
     tree = trees[-1].child()
-    before = set(tree.inodes)
     program = case.edit("same", tree, least=1)
-    allowed = _touched(program, before | set(tree.inodes))
+    allowed = _touched(program, trees[-1], tree)
     extra = {name for name in _paths_in(subject.diff("same")) if name not in allowed}
     assert not extra, f"in the diff, though nothing touched them: {sorted(extra)}"
 
 
-def _touched(program: list[Operation], paths: set[bytes]) -> set[bytes]:
+def _touched(program: list[Operation], before: ModelTree, after: ModelTree) -> set[bytes]:
     """The paths that a program names, what lies above them, and below what it renames; a file
     counts by each of its names."""
     named: set[bytes] = set()
@@ -66,7 +65,11 @@ def _touched(program: list[Operation], paths: set[bytes]) -> set[bytes]:
         named |= {operation.path}
         named |= {value for field in ("target", "source")
                   if isinstance(value := getattr(operation, field, None), bytes)}  # fmt: skip
+    paths = before.inodes.keys() | after.inodes.keys()
     below = {path for path in paths for name in named if name and path.startswith(name + b"/")}
+    for tree in (before, after):
+        ids = {id(tree.inodes[path]) for path in named | below if path in tree.inodes}
+        below |= {path for path, inode in tree.inodes.items() if id(inode) in ids}
     every = named | below
     for path in list(every):
         parts = path.split(b"/")
@@ -108,7 +111,7 @@ def changes_agree(case: Case) -> None:
     must = _changes(parent.frozen(), tree.frozen())
     missing = {path: kind.name for path, kind in must.items() if seen.get(path) is not kind}
     assert not missing, f"not said as {missing}: {said}"
-    touched = _touched(program, set(parent.inodes) | set(tree.inodes))
+    touched = _touched(program, parent, tree)
     wrong = [path for path, kind in seen.items() if path not in must
              and not (kind is ChangeKind.MODIFIED and path in touched)
              and not (kind is ChangeKind.DELETED and path not in tree.inodes)]  # fmt: skip
