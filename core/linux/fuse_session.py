@@ -121,11 +121,13 @@ class Calls(Protocol):
 class Request:
     """The request that is being served: its caller, and what libfuse does not tell of it."""
 
-    __slots__ = ("gid", "kills_suid", "no_replace", "opcode", "pid", "uid", "umask")
+    __slots__ = ("gid", "kills_suid", "no_replace", "opcode", "pid", "shared", "uid", "umask")
 
     def __init__(self) -> None:
         self.opcode = self.uid = self.gid = self.pid = self.umask = 0
         self.kills_suid = self.no_replace = False
+        self.shared = False
+        """Set by the file system: it answers for a file that changes under other names as well."""
 
 
 _scratch = fuse.c_stat()
@@ -236,7 +238,7 @@ class Session:
             _, opcode, self._unique, self._node, request.uid, request.gid, request.pid, _ = (
                 _IN_HEADER.unpack_from(self._buffer)
             )
-            request.opcode = opcode
+            request.opcode, request.shared = opcode, False
             serve = direct.get(opcode)
             if serve is not None:
                 self._answer(serve)
@@ -380,7 +382,7 @@ class Session:
             (node,) = struct.unpack_from("=Q", reply, _OUT_HEADER.size)
             self._opened(node, reply, _OUT_HEADER.size + 128)
         mode, links = struct.unpack_from("=II", reply, attributes + 60)
-        if links > 1 and not stat.S_ISDIR(mode):
+        if (links > 1 and not stat.S_ISDIR(mode)) or self._request.shared:
             struct.pack_into("=Q", reply, valid_at, 0)
             struct.pack_into("=I", reply, nanos_at, 0)
             if opcode == _LINK:

@@ -51,11 +51,13 @@ class Union:
             return self._directory_image(self._tree.root)
         if path in self._nameless:
             file, descriptor = self._nameless[path]
-            return self._nameless_image(file, os.stat(_of(descriptor)))
+            # libfuse takes one off, for its hidden name would be a name as well
+            return self._nameless_image(file, os.stat(_of(descriptor)), more_links=1)
         directory, name = self._tree.parent(path)
         entry = self._tree.entry(directory, name)
         if isinstance(entry, Directory):
             return self._directory_image(entry)
+        self.request.shared = entry.nameless > 0
         return entry.image or self._file_image(directory, name, entry)
 
     def fgetattr(self, handle: int) -> bytes:
@@ -82,14 +84,11 @@ class Union:
         image = file.image = stat_image(facts, file.inode, links)
         return image
 
-    def _nameless_image(self, file: File, facts: os.stat_result) -> bytes:
+    def _nameless_image(self, file: File, facts: os.stat_result, *, more_links: int = 0) -> bytes:
         links = facts.st_nlink
         if file.layer != UPPER:
-            links = len(self._tree.visible_names(file)) if links > 1 else self._named(file)
-        return stat_image(facts, file.inode, links)
-
-    def _named(self, file: File) -> int:
-        return 0 if any(file is nameless for nameless, _ in self._nameless.values()) else 1
+            links = len(self._tree.visible_names(file)) if links > 1 else not file.nameless
+        return stat_image(facts, file.inode, links + more_links)
 
     def readlink(self, path: bytes) -> bytes:
         directory, name, file = self._file(path)
@@ -147,7 +146,7 @@ class Union:
         facts = file.facts
         if facts is None:
             facts = file.facts = os.fstat(handle)
-        return Opened(handle, shared=facts.st_nlink > 1)
+        return Opened(handle, shared=facts.st_nlink > 1 or file.nameless > 0)
 
     def create(self, path: bytes, mode: int, flags: int) -> Opened:
         directory, name = self._absent(path)
@@ -198,6 +197,7 @@ class Union:
                 if nameless is file:
                     del self._nameless[path]
                     os.close(descriptor)
+            file.nameless = 0
 
     def fsync(self, handle: int, data_only: bool) -> None:
         if self._syncs:
@@ -317,6 +317,7 @@ class Union:
     def unlink(self, path: bytes) -> None:
         if path in self._nameless:
             file, descriptor = self._nameless.pop(path)
+            file.nameless -= 1
             os.close(descriptor)
             return
         directory, name, file = self._file(path)
@@ -410,6 +411,7 @@ class Union:
         self._vanished(directory, name)
         self._touched(file)
         self._nameless[hidden] = (file, descriptor)
+        file.nameless += 1
 
     def _raise_nameless(self, path: bytes) -> int:
         """Bring a file that has lost its name to the upper layer; return its descriptor."""

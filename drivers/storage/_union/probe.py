@@ -68,12 +68,13 @@ def _open_device() -> None:
         remedy = "modprobe fuse"
         if error.errno in (errno.EPERM, errno.EACCES):
             remedy = "allow the device 10:229 to this container (--device /dev/fuse)"
-        elif not os.path.exists("/dev/fuse") and "fuse" in _filesystems():
+        elif not os.path.exists("/dev/fuse") and "fuse" in filesystems():
             remedy = "mknod /dev/fuse c 10 229"
         raise Unfit(reason, remedy) from error
 
 
-def _filesystems() -> list[str]:
+def filesystems() -> list[str]:
+    """Return the words of /proc/filesystems: what this kernel can mount just now."""
     try:
         return Path("/proc/filesystems").read_text().split()
     except OSError:

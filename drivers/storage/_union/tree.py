@@ -31,7 +31,9 @@ def failure(number: int) -> OSError:
 class File:
     """Anything but a directory: one inode, known under one name or several."""
 
-    __slots__ = ("facts", "handles", "image", "inode", "layer", "real_inode", "xattrs")
+    __slots__ = (
+        "facts", "handles", "image", "inode", "layer", "nameless", "real_inode", "xattrs",
+    )  # fmt: skip
 
     def __init__(self, layer: int, facts: os.stat_result, inode: int) -> None:
         self.layer = layer
@@ -41,6 +43,8 @@ class File:
         self.image: bytes | None = None
         self.xattrs: frozenset[bytes] | None = None
         self.handles: set[int] = set()
+        self.nameless = 0
+        """How many of its names are gone while it was open under them."""
 
 
 class Directory:

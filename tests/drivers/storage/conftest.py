@@ -18,12 +18,13 @@ from stowage.linux.files import remove_tree
 from stowage.linux.mount import attach_all, make_read_only
 from stowage.model import Kind
 from stowage.options import Options, parse_options
+from stowage_drivers.storage.aufs import AufsDriver
 from stowage_drivers.storage.fuse import FuseDriver
 from stowage_drivers.storage.overlay import OverlayDriver
 from stowage_drivers.storage.vfs import VfsDriver
 
 R = TypeVar("R")
-_CLASSES = {"fuse": FuseDriver, "overlay": OverlayDriver, "vfs": VfsDriver}
+_CLASSES = {"aufs": AufsDriver, "fuse": FuseDriver, "overlay": OverlayDriver, "vfs": VfsDriver}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stowage.linux.process import send_signal, wait_gone
 
 pytestmark = pytest.mark.requires("fuse")
 
-DRIVERS = ("fuse",)
+DRIVERS = ("fuse", "aufs")
 PATIENCE_SECONDS = 30.0
 ACL = struct.pack("<I", 2) + b"".join(
     struct.pack("<HHI", tag, bits, who)
