@@ -86,6 +86,7 @@ def execute(
             context.runtime_of(record), record.id, files, context.cgroup(record),
             tty=spec.tty, keys=parse_detach_keys("") if keys is None else keys,
         )  # fmt: skip
+        context.root.metastore.rest()
         done = session.leave() if spec.detach else session.follow(streams, timeout_seconds)
         error = read_log_error(files.log) if done.exit_code and not done.timed_out else None
         if error is not None:

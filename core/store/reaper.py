@@ -122,6 +122,7 @@ class Reaper:
                 break
             self._reap(entry, stop)
         self._metastore.ballast.ensure()
+        self._metastore.reserve.ensure()
         return self._trash.entries()
 
     def _reap(self, entry: TrashEntry, stop: Callable[[], bool]) -> None:
