@@ -105,10 +105,10 @@ class Connector:
         except FileNotFoundError:
             return False
 
-    def _opened(self, wait_seconds: float, vfs: str) -> sqlite3.Connection:
+    def _opened(self, wait_seconds: float, system: str) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
-                f"file:{quote(os.fspath(self._path))}?vfs={vfs}",
+                f"file:{quote(os.fspath(self._path))}?vfs={system}",
                 timeout=wait_seconds,
                 isolation_level=None,  # BEGIN and COMMIT are ours
                 check_same_thread=False,  # only close() comes from another thread
