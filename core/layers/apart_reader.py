@@ -1,10 +1,9 @@
 """The process that reads an archive for :mod:`~.apart`; it ends when its pipes do.
 
-Run as ``python -m stowage.layers.apart_reader RING CREDITS RECIPE LIMIT [FILE OFFSET]``: the
-descriptors of the shared buffers and of the pipe on which they are given back, whether a recipe is
-wanted, and how many bytes may follow the archive (-1: any). The archive is in the descriptor FILE,
-or comes by standard input; messages go to standard output, each a length and a tuple by
-:mod:`marshal`.
+It is given the descriptors of the shared buffers and of the pipe on which they are given back,
+whether a recipe is wanted, and how many bytes may follow the archive (-1: any). The archive is in
+the descriptor *file* from an offset on, or comes by standard input; messages go to standard
+output, each a length and a tuple by :mod:`marshal`.
 """
 
 from __future__ import annotations
@@ -143,7 +142,3 @@ def main(ring: int, credits: int, recipe: int, limit: int, *file: int) -> None:
         messages.send("os", error.errno, error.strerror)
     except (OverflowError, ValueError) as error:
         messages.send("value", str(error))
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
-
-from msgspec import Struct
+from typing import BinaryIO, NamedTuple
 
 from ..effects import effectful
 from ..errors import DataLoss
@@ -35,7 +33,7 @@ _FLUSH_BYTES = 1 << 18
 _CHUNK = 1 << 20
 
 
-class Reference(Struct, frozen=True):
+class Reference(NamedTuple):
     """The contents of a file in an archive; *extents* (offset, length) if it is sparse.
 
     *size* counts the bytes in the archive, *file_size* those of the file.
@@ -49,7 +47,7 @@ class Reference(Struct, frozen=True):
     extents: Extents | None
 
 
-class End(Struct, frozen=True):
+class End(NamedTuple):
     """The last record: sha256 and size of the whole archive."""
 
     sha256: bytes

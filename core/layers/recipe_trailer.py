@@ -14,9 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import IO, TYPE_CHECKING, BinaryIO
-
-from msgspec import Struct, field
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple
 
 from ..effects import effectful
 from ..errors import DataLoss
@@ -98,11 +96,11 @@ def _write(out: BinaryIO, data: bytes) -> None:
     out.write(data)
 
 
-class Trailer(Struct, frozen=True):
+class Trailer(NamedTuple):
     """Where the frames begin and how long their contents are, by the number of the reference;
     *moved* is the frame of the places."""
 
-    replaced: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    replaced: Mapping[int, tuple[int, int]]
     moved: tuple[int, int] | None = None
 
 
@@ -119,7 +117,7 @@ def read_trailer(recipe: BinaryIO) -> Trailer:
     begin, count, magic = _END.unpack(recipe.read(_END.size))
     size = count * _ENTRY.size
     if magic != _END_MAGIC or begin + _SKIPPABLE.size + size + _END.size != end:
-        return Trailer()  # at most four bytes of a checksum that look like ours
+        return Trailer({})  # at most four bytes of a checksum that look like ours
     recipe.seek(begin + _SKIPPABLE.size)
     entries = {number: (at, length) for number, at, length in _ENTRY.iter_unpack(recipe.read(size))}
     return Trailer(entries, entries.pop(_MOVED, None))

@@ -21,6 +21,7 @@ ZERO_BLOCK = bytes(BLOCK)
 HEADER = Struct("100s8s8s8s12s12s8s1s100s8s64x8s8s155s12x")
 _MODULUS = 65521  # of adler32
 _SPACES = 8 * ord(" ")
+_REPEATABLE = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
 _DECIMAL_TIME = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?\Z")
 
@@ -95,6 +96,21 @@ def time_ns(text: bytes) -> int:
 
 def parse_pax(raw: bytes) -> Extension:
     """Parse ``<length> <key>=<value>\\n`` records; values may hold any byte."""
+    lines = raw.split(b"\n")
+    if lines.pop():
+        return _parse_pax_bytes(raw)
+    records: dict[bytes, bytes] = {}
+    for line in lines:
+        digits, _, record = line.partition(b" ")
+        key, equals, value = record.partition(b"=")
+        if digits != b"%d" % (len(line) + 1) or not equals or key in _REPEATABLE:
+            return _parse_pax_bytes(raw)
+        records[key] = value
+    return Extension(records, [])
+
+
+def _parse_pax_bytes(raw: bytes) -> Extension:
+    """Parse what may also have newlines in values, sparse keys or damage."""
     records: dict[bytes, bytes] = {}
     sparse: list[tuple[bytes, bytes]] = []
     at, end = 0, len(raw)
@@ -110,7 +126,7 @@ def parse_pax(raw: bytes) -> Extension:
         if stop > end or equals < 0 or stop <= space or raw[stop - 1] != 0x0A:
             raise damaged("a PAX record does not end where it says")
         key, value = raw[space + 1 : equals], raw[equals + 1 : stop - 1]
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+        if key in _REPEATABLE:
             sparse.append((key, value))
         else:
             records[key] = value

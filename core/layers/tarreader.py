@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct, field
-
 from .acl import acl_from_text
 from .recipe_format import Extents
 from .tape import Tape
@@ -57,33 +55,74 @@ _DUMP_DIRECTORY = b"D"  # GNU tar --incremental: a directory with the names in i
 _KNOWN = frozenset([b"1", b"2", b"3", b"4", b"5", b"6"])
 
 
-class Member(Struct):
-    """One entry. *size* are the bytes on the tape, *file_size* those of the file."""
+# Not a Struct, nor are other records that the process of ``apart_reader`` loads: it would spend
+# half of its start on importing msgspec.
+class Member:
+    """One entry. *size* are the bytes on the tape, *file_size* those of the file.
 
-    name: bytes
-    type: bytes
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    size: int = 0
-    link: bytes = b""
-    device: tuple[int, int] = (0, 0)
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
-    file_size: int = 0
-    extents: Extents | None = None
-    extension_bytes: int = 0
-    """Size of the extension headers before it."""
-    payload: int | None = None
-    """Of a file whose contents the recipe refers to: the number of the reference."""
+    *extension_bytes* is the size of the extension headers before it; *payload*, of a file whose
+    contents the recipe refers to, the number of the reference.
+    """
+
+    __slots__ = (
+        "device",
+        "extension_bytes",
+        "extents",
+        "file_size",
+        "gid",
+        "link",
+        "mode",
+        "mtime_ns",
+        "name",
+        "payload",
+        "size",
+        "type",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(
+        self,
+        name: bytes,
+        type: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime_ns: int,
+        size: int = 0,
+        link: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+        xattrs: tuple[tuple[bytes, bytes], ...] = (),
+        file_size: int = 0,
+        extents: Extents | None = None,
+        extension_bytes: int = 0,
+        payload: int | None = None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime_ns = mtime_ns
+        self.size = size
+        self.link = link
+        self.device = device
+        self.xattrs = xattrs
+        self.file_size = file_size
+        self.extents = extents
+        self.extension_bytes = extension_bytes
+        self.payload = payload
 
 
-class _Pending(Struct):
+class _Pending:
     """What extension headers said about the member that follows them."""
 
-    records: dict[bytes, bytes] = field(default_factory=dict)
-    sparse: list[tuple[bytes, bytes]] = field(default_factory=list)
-    count: int = 0
+    __slots__ = ("count", "records", "sparse")
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, bytes] = {}
+        self.sparse: list[tuple[bytes, bytes]] = []
+        self.count = 0
 
 
 class TarReader:
