@@ -25,6 +25,18 @@ class Small(StorageDriverTests):
 Small.__test__ = False  # type: ignore[attr-defined]  # pytest's own mark: it names no driver
 
 
+class Fewer(Small):
+    """Of a driver whose mounts are served by a process, some properties of each family, unless
+    the profile is the full one: each mount takes it a tenth of a second."""
+
+    names = () if FULL else tuple(
+        ["L2", "L3", "L4", "L6", "L12", "L15", "M1", "M4", "M5b", "D1", "D3", "D7", "D7b", "D16", "U4", "U5", "C1", "C3", "X4", "S2", "S5", "K1", "K2", "K3", "K4", "K5", "K10", "B2", "B5", "B6", "B19", "T2", "T5"]
+    )  # fmt: skip
+
+
+Fewer.__test__ = False  # type: ignore[attr-defined]  # as above
+
+
 class TestVfs(Small):
     __test__ = True
     driver = "vfs"
@@ -33,3 +45,15 @@ class TestVfs(Small):
 class TestOverlay(Small):
     __test__ = True
     driver = "overlay"
+
+
+@pytest.mark.requires("fuse")
+class TestFuse(Fewer):
+    __test__ = True
+    driver = "fuse"
+
+
+@pytest.mark.requires("fuse")
+class TestAufs(Fewer):
+    __test__ = True
+    driver = "aufs"

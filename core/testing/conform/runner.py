@@ -323,7 +323,7 @@ def run_all(chosen: Sequence[Property], bench: Bench, plan: Plan) -> Iterator[Ou
         if end is not None:
             left = end - time.monotonic()
             rest = sum(other.weight for other in chosen[index:]) or 1.0
-            until = time.monotonic() + max(0.0, min(left, 4 * left * one.weight / rest))
+            until = time.monotonic() + max(0.0, min(left, 1.5 * left * one.weight / rest))
         yield run_property(one, bench, plan, until)
 
 

@@ -34,7 +34,8 @@ class StorageDriverTests:
     *on* is a directory, or ``ext4``, ``xfs``, ``btrfs`` for a file system made for the tests
     (which takes root); without it, pytest's own temporary directory. *examples* and
     *seconds_each* limit each property; ``STOWAGE_CONFORM_EXAMPLES`` wins over the former, and
-    then there is no limit of time. *seed* is fixed, so that a failure comes again.
+    then there is no limit of time. *seed* is fixed, so that a failure comes again. *names* picks
+    properties, as ``stowage conform storage --property`` does; without any it is all of them.
     """
 
     driver: ClassVar[str | type]
@@ -43,6 +44,15 @@ class StorageDriverTests:
     examples: ClassVar[int] = 10
     seconds_each: ClassVar[float | None] = 2.0
     seed: ClassVar[int] = 1
+    names: ClassVar[Sequence[str]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.names:
+            kept = {one.name for one in find_properties(cls.names)}
+            for one in find_properties():
+                if one.name not in kept:
+                    setattr(cls, f"test_{one.slug}", None)
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -296,11 +296,11 @@ def option_length(case: Case) -> None:
         with Subject.open(outer.driver, on=place, options=outer.options) as subject:
             subject.log = outer.log
             most = subject.capabilities.max_depth
-            parent = None
+            parent: str | None = None
             deep = 25 if case.brief else 45
             depth = min(deep, most) if most else deep
             for number in range(depth):
-                parent = _layer(subject, f"l{number}", parent, Create(b"f%d" % number))
+                parent = subject.add_layer(archive([file(f"f{number}")]), parent).name
             subject.prepare("top", parent)
             assert len(_names(subject, "top")) == depth, "layers are missing"
 
