@@ -70,6 +70,7 @@ def probe_leaves_nothing(case: Case) -> None:
     subject = case.subject
     root = subject.root / "elsewhere" / "storage"
     exists = case.maybe()
+    subject.drain()
     if exists:
         root.mkdir(parents=True)
     before = footprint(subject.root)
