@@ -7,6 +7,7 @@ import fcntl
 import os
 import struct
 import sys
+from ctypes import c_int64
 
 from ..effects import effectful
 from .syscalls import check, libc
@@ -143,3 +144,20 @@ def clear_protection(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP):
             raise
+
+
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+
+
+@effectful("file.punch_hole")
+def punch_hole(descriptor: int, offset: int, length: int) -> bool:
+    """Give a range of a file back to its file system, so that it reads as zeros (fallocate(2));
+    False where that is not possible."""
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    try:
+        check(libc.fallocate(descriptor, mode, c_int64(offset), c_int64(length)), "fallocate")
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True

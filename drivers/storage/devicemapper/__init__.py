@@ -1,0 +1,1 @@
+"""Thin provisioning in user space: a pool that keeps dm-thin's rules (see :mod:`.thinpool`)."""
