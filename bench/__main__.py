@@ -19,12 +19,13 @@ from stowage.testing.lab import enter_lab
 from . import trees
 from .command_line import CommandLineBench
 from .containers import RunBench, start_up
+from .fuse import FuseBench
 from .measure import Figure, table
 from .network import NetworkBench
 from .places import KINDS, loop_mounted
 from .storage import StorageBench
 
-GROUPS = ("start", "storage", "run", "network", "cli")
+GROUPS = ("start", "storage", "run", "network", "cli", "fuse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def _figures(asked: argparse.Namespace) -> Iterator[Figure]:
         stack.callback(lab.leave)
         if "start" in groups:
             yield start_up(asked.rounds)
-        if "storage" in groups:
+        if not {"storage", "fuse"}.isdisjoint(groups):
             tree = given or trees.synthetic(lab.directory / "tree")
             archive = trees.pack(tree, lab.directory / "layer.tar")
         first = asked.fs.split(",")[0]
@@ -86,6 +87,8 @@ def _figures(asked: argparse.Namespace) -> Iterator[Figure]:
                     yield from RunBench(kind, place, asked.rounds).figures()
                 if "network" in groups and kind == first:
                     yield from NetworkBench(place, asked.rounds).figures()
+                if "fuse" in groups and kind == first:
+                    yield from FuseBench(kind, place, tree, asked.rounds).figures()
                 if "cli" in groups and kind == first:
                     yield from CommandLineBench(kind, place, asked.rounds).figures()
 

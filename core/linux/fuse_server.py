@@ -46,7 +46,7 @@ _CELL = "/dev"  # where the tmpfs is mounted before it becomes /
 class FileSystem(NamedTuple):
     """What a service's function returns: operations and how they are mounted.
 
-    *operations* are those of fusepy or, with *exact*, the :class:`~.fuse_session.Calls` of a
+    *operations* are those of fusepy or, with *exact*, the :class:`~.fuse_calls.Calls` of a
     session that caches exactly and serves on one thread. *options* are libfuse's
     (``{"attr_timeout": 1}``). fusepy's operations are called by several threads at once only with
     *threads*. *on_mounted* is called when the mount has been handed over, on the thread that
@@ -88,6 +88,8 @@ def main() -> None:
             raise
         finally:
             _remove_mark(directory, mark)
+    sys.stderr.flush()
+    os._exit(0)  # who unmounts the file system beneath just now need not wait for Python's end
 
 
 def fusepy() -> Any:

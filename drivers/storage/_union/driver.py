@@ -184,7 +184,13 @@ class UnionDriver:
 
     @hookimpl
     def storage_seal(self, directory: Path, parents: Sequence[Path]) -> None:
+        serving.wait_ended(directory, self.busy_seconds)  # it may still be on its way out
         remove_tree(directory / "work")
+
+    @hookimpl
+    def storage_destroy(self, directory: Path) -> None:
+        """Only wait for a server whose mount is gone: it still holds files of the directory."""
+        serving.wait_ended(directory, self.busy_seconds)
 
     # --- contents without a mount ---------------------------------------
 
