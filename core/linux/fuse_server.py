@@ -18,6 +18,7 @@ import socket
 import stat
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -82,10 +83,10 @@ def main() -> None:
         try:
             _write_mark(directory, mark)
             _serve(name, wish, requester)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # told to who asked
+            traceback.print_exc(file=sys.stderr)
             log(f"{name}: {type(error).__name__}: {error}")
             _tell(requester, _described(name, error))
-            raise
         finally:
             _remove_mark(directory, mark)
     sys.stderr.flush()
