@@ -131,7 +131,27 @@ class Engine(Closing):
         """Return what :attr:`selection` is or would be; records nothing."""
         from .select import select_storage
 
-        return self._selection or select_storage(self._request(), self.registry, self.storage_probe)
+        if self._selection is not None:
+            return self._selection
+        try:
+            return select_storage(self._request(), self.registry, self.storage_probe)
+        except NotSupported:
+            if (recorded := self._untried()) is None:
+                raise
+            return recorded
+
+    def _untried(self) -> Selection | None:
+        """Return the recorded driver where a full disk leaves no room to try it: what lives on it
+        can still be looked at and removed."""
+        from .select import Selection
+
+        recorded = self.metastore.setting(_DEFAULT_DRIVER)
+        asked = self.config.storage_driver
+        if recorded is None or not self.metastore.ballast.wanted:
+            return None
+        if asked is not None and self.registry.canonical_name("storage", asked) != recorded:
+            return None
+        return Selection(recorded, "recorded as this root's default; no space to try it in")
 
     def _select(self) -> Selection:
         chosen = self.decide()

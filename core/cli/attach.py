@@ -41,6 +41,7 @@ def follow(context: Context, record: ContainerRecord, attachment: Attachment) ->
         _, client = containers.start_attached(record.id, size=size)
         started()
         sys.stdout.flush()
+        context.engine.metastore.rest()
         client.pump(*attachment.descriptors, keys=attachment.keys)
         if client.detached or not attachment.shows:
             return 0
@@ -63,6 +64,7 @@ def join(context: Context, record: ContainerRecord, attachment: Attachment) -> i
         size = terminal_size(0, 1) if record.spec.tty else None
         if size is not None:
             client.resize(size[0] + 1, size[1])  # it draws its screen anew when the size changes
+        context.engine.metastore.rest()
         client.pump(*attachment.descriptors, keys=attachment.keys)
         if client.detached:
             raise read_escape_sequence()

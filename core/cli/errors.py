@@ -18,7 +18,7 @@ import os
 import sys
 import traceback
 
-from ..errors import CommandFailed, StowageError, shown_file
+from ..errors import CommandFailed, InvalidArgument, StowageError, shown_file
 
 FAILED = 1
 #: The engine failed before a container's own process could: Docker's code for run and exec.
@@ -67,6 +67,6 @@ def exit_code(error: BaseException, default: int) -> int:
 
 def report(error: BaseException, prefix: str = "Error: ", *, debug: bool = False) -> None:
     """Print *error* to stderr, with its traceback when debugging."""
-    if debug:
+    if debug and not isinstance(error, InvalidArgument):  # what a user wrote is no riddle
         traceback.print_exception(error)
     print(describe(error, prefix), file=sys.stderr)

@@ -149,6 +149,10 @@ def _verb(match: re.Match[str], left: list[object]) -> str:
     if not left:
         return f"%!{verb}(MISSING)"
     value = left.pop(0)
+    if _too_large(width):
+        return "%!(BADWIDTH)"
+    if _too_large(precision):
+        return "%!(BADPREC)"
     text = _formatted(value, verb, flags, precision)
     fill = "0" if "0" in flags and verb in "dxXfeg" else " "
     if "-" in flags:
@@ -156,6 +160,11 @@ def _verb(match: re.Match[str], left: list[object]) -> str:
     if fill == "0" and text[:1] == "-":
         return "-" + text[1:].rjust(int(width or 0) - 1, fill)
     return text.rjust(int(width or 0), fill)
+
+
+def _too_large(digits: str | None) -> bool:
+    """Whether a width or precision is beyond what Go's fmt takes."""
+    return digits is not None and (len(digits) > 7 or int(digits or 0) > 1_000_000)
 
 
 def _formatted(value: object, verb: str, flags: str, precision: str | None) -> str:

@@ -100,6 +100,7 @@ def _stats(context: Context, parsed: Parsed) -> None:
     while not names or shown():
         sys.stdout.write(f"{_CLEAR_SCREEN}{picture()}\n")
         sys.stdout.flush()
+        context.engine.metastore.rest()
         time.sleep(_NEXT_SECONDS)
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..effects import effect
-from ..errors import CommandFailed, FailedPrecondition, InvalidArgument
+from ..errors import CommandFailed, FailedPrecondition, InvalidArgument, NotSupported
 from ..linux.process import ProcessIdentity
 from ..records import as_dict
 from .accounts import resolve_user, with_groups
@@ -69,6 +69,12 @@ def execute(
         CommandFailed: if it could not be started (126 or 127, as Docker says).
     """
     process = require_running(context, record)
+    try:
+        runtime = context.runtime_of(record)
+    except NotSupported as missing:
+        raise CommandFailed(
+            missing.brief, _NOT_STARTED, details=missing.details, resolution=missing.resolution
+        ) from missing
     with _files(context, record) as files:
         try:
             check_utf8(as_dict(spec))
@@ -83,9 +89,10 @@ def execute(
         for action in ("exec_create", "exec_start"):
             context.rows.record_event(record, f"{action}: {words}", execID=files.config.stem)
         session = ExecSession(
-            context.runtime_of(record), record.id, files, context.cgroup(record),
+            runtime, record.id, files, context.cgroup(record),
             tty=spec.tty, keys=parse_detach_keys("") if keys is None else keys,
         )  # fmt: skip
+        context.root.metastore.rest()
         done = session.leave() if spec.detach else session.follow(streams, timeout_seconds)
         error = read_log_error(files.log) if done.exit_code and not done.timed_out else None
         if error is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -36,7 +37,17 @@ _OPPOSITES = (
     {"relatime", "norelatime"}, {"strictatime", "nostrictatime"}, set(PROPAGATIONS),
 )  # fmt: skip
 _GROUP_BY_WORD = {word: number for number, words in enumerate(_OPPOSITES) for word in words}
-_TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"})
+_COUNT = re.compile(r"[0-9]{1,19}[kKmMgGtTpPeE]?")
+#: Options with a value, and what tmpfs(5) takes for it.
+_TMPFS_VALUES = {
+    "size": re.compile(r"[0-9]{1,19}[kKmMgGtTpPeE%]?"),
+    "mode": re.compile(r"[0-7]{1,5}"),
+    "uid": re.compile(r"[0-9]{1,10}"),
+    "gid": re.compile(r"[0-9]{1,10}"),
+    "nr_inodes": _COUNT,
+    "nr_blocks": _COUNT,
+    "mpol": re.compile(r"[a-z=:,0-9-]+"),
+}
 
 
 class Tmpfs(Struct, frozen=True):
@@ -81,11 +92,16 @@ def merge_options(options: Iterable[str]) -> list[str]:
     for option in options:
         if option == "defaults":
             continue
-        name, equals, _ = option.partition("=")
+        name, equals, value = option.partition("=")
         key: object = _GROUP_BY_WORD.get(option)
         if key is None:
             if not equals or name not in _TMPFS_VALUES:
                 raise InvalidArgument(f'Invalid tmpfs option ["{option}"]')
+            if _TMPFS_VALUES[name].fullmatch(value) is None:
+                raise InvalidArgument(
+                    f'Invalid tmpfs option ["{option}"]',
+                    details=f"the kernel takes no {name} of {value!r} (tmpfs(5))",
+                )
             key = name
         kept.pop(key, None)
         kept[key] = option

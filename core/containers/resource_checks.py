@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -49,6 +50,8 @@ def verified(asked: Resources, *, update: bool = False, able: Support | None = N
     for name in DEVICE_VALUES:
         for one in getattr(got, name):
             device_number(one.path)
+            if not Path(one.path).is_block_device():
+                raise InvalidArgument(f"{one.path} is not a block device")
     if not -1000 <= got.oom_score_adj <= 1000:
         raise InvalidArgument(
             f"Invalid value {got.oom_score_adj}, range for oom score adj is [-1000, 1000]"

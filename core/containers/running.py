@@ -73,6 +73,7 @@ def run(
             prepared=True, starting=False, started_ns=started_ns,
         )  # fmt: skip
         joined.require_target()
+        context.root.metastore.rest()
 
     try:
         created(record)

@@ -180,6 +180,11 @@ def find_runtime(configured: str | None, root: Path) -> Runtime:
         path = shutil.which(name, path=search_path())
         if path is not None:
             return Runtime(os.path.basename(name), path, root)
+    for name in (configured,) if configured else KNOWN:
+        if there := shutil.which(name, mode=os.F_OK, path=search_path()):
+            raise NotSupported(
+                f"the OCI runtime {there} is not executable", resolution=f"chmod +x {there}"
+            )
     if configured:
         raise NotSupported(
             f"the OCI runtime {configured!r} (default-runtime) is not installed",

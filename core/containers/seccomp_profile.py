@@ -43,8 +43,9 @@ def read_profile(path: str) -> str:
     try:
         profile = json.loads(raw)
     except ValueError as error:
+        reason = str(error) if raw.strip() else "it is empty"
         raise InvalidArgument(
-            f"compacting json for seccomp profile ({path}) failed: {error}"
+            f"compacting json for seccomp profile ({path}) failed: {reason}"
         ) from error
     text = json.dumps(profile, separators=(",", ":"))
     convert(text, ())  # refused now, and not when it starts

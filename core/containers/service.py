@@ -295,8 +295,13 @@ class Containers:
             tail=tail,
             since_ns=since_ns,
             until_ns=until_ns,
-            follow=(lambda: self._lives(record.id)) if follow else None,
+            follow=(lambda: self._goes_on(record.id)) if follow else None,
         )
+
+    def _goes_on(self, container_id: str) -> bool:
+        lives = self._lives(container_id)
+        self._context.root.metastore.rest()
+        return lives
 
     def log_details(self, reference: str) -> str:
         """Return what ``logs --details`` shows of a container: ``label=value,…``."""

@@ -128,6 +128,7 @@ def _end(
         _signal(context, record, number)
         _unpause(context, record)
         patience = None if timeout_seconds < 0 else timeout_seconds
+        context.root.metastore.rest()
         if not wait_gone(process, patience):
             _signal(context, record, signal.SIGKILL)
             wait_gone(process, STOP_TIMEOUT_SECONDS)

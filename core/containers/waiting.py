@@ -70,6 +70,7 @@ def _settled(record: ContainerRecord) -> bool:
 
 
 def _wait_a_little(context: Context, record: ContainerRecord, deadline: float | None) -> None:
+    context.root.metastore.rest()
     monitor = record.runtime.monitor_process
     if record.runtime.monitor != "conmon" or monitor is None:
         time.sleep(_POLL_SECONDS)

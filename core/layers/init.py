@@ -109,7 +109,9 @@ def _make(root: int, path: bytes, target: Target) -> None:
     follow = target in ("dir", "file")
     found = resolve(root, path, follow_last=follow)
     if found is None:
-        raise FailedPrecondition(f"mount target {os.fsdecode(path)!r} leads through a file")
+        raise FailedPrecondition(
+            f"mount target {os.fsdecode(path)!r} leads through a file or a loop of symlinks"
+        )
     for depth in range(1, len(found)):
         _make_one(root, found[:depth], "dir")
     _make_one(root, found, target)

@@ -75,6 +75,7 @@ class LayerStore:
         self._mounts = MountPoints(self._context)
         self._context.mount_users = self._mounts.users
         metastore.ballast.ensure()
+        metastore.reserve.ensure()
         self._presence = metastore.ballast.relieve(self._open)
 
     def _open(self) -> Lease:

@@ -249,15 +249,15 @@ class Cgroup(Struct, frozen=True):
 
 def _make(directory: str) -> None:
     for _ in range(_RETRIES):
-        try:
-            with effect("cgroup.make", path=directory):
+        with effect("cgroup.make", path=directory):
+            try:
                 os.mkdir(directory)
-        except FileExistsError:
-            return
-        except FileNotFoundError:  # a parent is missing, or was just removed as empty
-            _make_parents(os.path.dirname(directory))
-        else:
-            return
+            except FileExistsError:
+                return
+            except FileNotFoundError:  # a parent is missing, or was just removed as empty
+                _make_parents(os.path.dirname(directory))
+            else:
+                return
     raise OSError(errno.EBUSY, "the parents of a new cgroup vanish again and again", directory)
 
 

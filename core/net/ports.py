@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -95,11 +96,24 @@ def reserve(
                 PortMapping(request.protocol, request.container_port, port, address)
                 for address in addresses
             ]
-    except BaseException:
+    except BaseException as error:
+        count = len(reservation.sockets)
         reservation.close()
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise _too_many(requests, count) from error
         raise
     reservation.mappings = tuple(sorted(mappings, key=_order))
     return reservation
+
+
+def _too_many(requests: Sequence[PortRequest], held: int) -> Unavailable:
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Unavailable(
+        f"cannot publish {len(requests)} ports: no socket could be opened after {held}",
+        details="each published port is held by a socket for every address that it is on; "
+        f"a process of ours may have {limit} files open (RLIMIT_NOFILE, hard limit {hard})",
+        resolution="raise the limit with 'ulimit -n NUMBER', or publish fewer ports",
+    )
 
 
 def _order(mapping: PortMapping) -> tuple[int, str, int, int]:

@@ -19,7 +19,7 @@ from ..errors import NoSpace
 T = TypeVar("T")
 
 SIZE_BYTES = 1 << 20
-_COMFORT_BYTES = 8 * SIZE_BYTES
+COMFORT_BYTES = 8 * SIZE_BYTES
 """It is only made where this much is free: made in want it would cause what it cures."""
 
 
@@ -31,29 +31,13 @@ class Ballast:
 
     def ensure(self) -> None:
         """Make it if it is not there and there is room; never raises for want of space."""
-        if self.path.exists():
-            return
-        room = os.statvfs(self.path.parent)
-        if room.f_bavail * room.f_frsize < _COMFORT_BYTES:
-            return
-        with effect("ballast.create", path=self.path):
-            try:
-                self._create()
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EEXIST):
-                    raise
+        if not self.path.exists():
+            make_filled(self.path, SIZE_BYTES, room=COMFORT_BYTES)
 
-    def _create(self) -> None:
-        staged = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, SIZE_BYTES)
-            os.rename(staged, self.path)
-        except BaseException:
-            os.unlink(staged)
-            raise
-        finally:
-            os.close(descriptor)
+    @property
+    def wanted(self) -> bool:
+        """Whether the file system has less room than the ballast itself takes."""
+        return free_bytes(self.path.parent) < SIZE_BYTES
 
     def release(self) -> bool:
         """Give it up; tells whether there was any."""
@@ -64,16 +48,52 @@ class Ballast:
             return False
         return True
 
-    def relieve(self, step: Callable[[], T]) -> T:
-        """Run *step*; when it finds no space, give up the ballast and run it once more.
+    def relieve(self, step: Callable[[], T], then: Callable[[], None] = lambda: None) -> T:
+        """Run *step*; when it finds no space, give up the ballast and run it once more, *then*
+        between the two.
 
         *step* must have changed nothing when it raises OSError (ENOSPC, EDQUOT) or NoSpace.
         """
         try:
             return step()
         except (OSError, NoSpace) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_full(error) or not self.release():
                 raise
-            if not self.release():
-                raise
+            then()
         return step()
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether *error* says that there is no space."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, NoSpace)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return how much may still be written to the file system of *directory*."""
+    room = os.statvfs(directory)
+    return room.f_bavail * room.f_frsize
+
+
+def make_filled(path: Path, size_bytes: int, *, room: int) -> None:
+    """Make a file whose blocks are all its own, where *room* bytes are free; else do nothing."""
+    if free_bytes(path.parent) < room:
+        return
+    staged = path.with_name(f"{path.name}.{os.getpid()}")
+    with effect("ballast.create", path=path):
+        try:
+            _fill(staged, path, size_bytes)
+        except OSError as error:
+            if not is_full(error) and error.errno != errno.EEXIST:
+                raise
+
+
+def _fill(staged: Path, path: Path, size_bytes: int) -> None:
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+        os.link(staged, path)  # not a rename: one that is in use must stay what it is
+    finally:
+        os.unlink(staged)
+        os.close(descriptor)

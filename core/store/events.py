@@ -48,22 +48,27 @@ def read_events(
     """
     with ExitStack() as stack:
         changes = stack.enter_context(_Changes(metastore.path))
-        connection = metastore.read()
         last = 0
         if since_ns is None:
-            last = connection.execute("SELECT ifnull(max(seq), 0) FROM journal").fetchone()[0]
+            newest = metastore.read().execute("SELECT ifnull(max(seq), 0) FROM journal")
+            last = newest.fetchone()[0]
         while True:
             over = until_ns is not None and time.time_ns() >= until_ns
-            rows = connection.execute(
-                "SELECT * FROM journal WHERE seq > ? AND time_ns BETWEEN ? AND ? ORDER BY seq",
-                (last, since_ns or 0, (1 << 63) - 1 if until_ns is None else until_ns),
-            ).fetchall()
+            rows = (
+                metastore.read()
+                .execute(
+                    "SELECT * FROM journal WHERE seq > ? AND time_ns BETWEEN ? AND ? ORDER BY seq",
+                    (last, since_ns or 0, (1 << 63) - 1 if until_ns is None else until_ns),
+                )
+                .fetchall()
+            )
             for row in rows:
                 last = row["seq"]
                 attributes = json.loads(row["attributes"])
                 yield Event(row["time_ns"], row["type"], row["action"], row["actor"], attributes)
             if over:
                 return
+            metastore.rest()
             changes.wait(None if until_ns is None else (until_ns - time.time_ns()) / _NS)
 
 

@@ -5,6 +5,7 @@
     data_root/                mode 0700
       metadata.db             SQLite, WAL
       ballast                 given up so that a removal works on a full disk
+      reserve                 room for the database's log there
       locks/<driver>-<id>     flock files: the lease of a snapshot
       storage/<driver>/<id>/  one snapshot's directory
       recipes/<hex>           recipe of the layer with the diffID sha256:<hex>

@@ -15,45 +15,26 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..effects import effect
 from ..errors import (
-    DataLoss,
     FailedPrecondition,
-    InvalidArgument,
     NoSpace,
-    PermissionDenied,
-    StowageError,
     Unavailable,
 )
-from .ballast import Ballast
+from .ballast import Ballast, is_full
+from .connection import BUSY_SECONDS, Connector
+from .reserve import SIZE_BYTES as LOG_BYTES
+from .reserve import Reserve
 from .schema import VERSION, migrate, version_of
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 20.0
 _JOURNAL_LENGTH = 16_384
 _JOURNAL_SLACK = 256  # trimmed when a multiple of it is reached
-
-
-class _Connection(sqlite3.Connection):
-    """A connection whose errors are ours."""
-
-    def execute(self, *args: Any) -> sqlite3.Cursor:  # sqlite3's own signature is as loose
-        try:
-            return super().execute(*args)
-        except sqlite3.Error as error:
-            raise translated(error) from error
-        except UnicodeEncodeError as error:
-            raise InvalidArgument(
-                f"not UTF-8: {os.fsencode(str(error.object))!r}",
-                details="nothing in a root has such a name",
-            ) from error
-        except OverflowError as error:
-            raise InvalidArgument("a number is larger than 64 bits hold") from error
 
 
 class _Slot:
@@ -80,11 +61,13 @@ class Metastore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ballast = Ballast(path.with_name("ballast"))
+        self.reserve = Reserve(path.with_name("reserve"), path.with_name(f"{path.name}-wal"))
+        self._connector = Connector(path, self.ballast, self.reserve)
         self._pid = os.getpid()
         self._local = threading.local()
         self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
         self._closed = False
-        self.ballast.relieve(self._open)
+        self._open()
         self.root_id = self.setting("root-id") or self.settle("root-id", os.urandom(4).hex())
 
     def _open(self) -> None:
@@ -93,7 +76,6 @@ class Metastore:
             with effect("metastore.migrate", path=self.path):
                 _use_wal(connection)
                 migrate(connection)
-        connection.execute("SELECT 1 FROM settings").fetchone()  # maps the WAL's index: may be full
 
     def read(self) -> sqlite3.Connection:
         """Return this thread's connection, for single statements; rows are ``sqlite3.Row``.
@@ -110,27 +92,11 @@ class Metastore:
         if slot is None:
             if self._closed:
                 raise FailedPrecondition("the metastore is closed")
-            slot = self._local.slot = _Slot(self._connect())
+            slot = self._local.slot = _Slot(self._connector.connect(others=bool(self._slots)))
             self._slots.add(slot)
         elif self._closed:
             raise FailedPrecondition("the metastore is closed")
         return slot.connection
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path,
-                timeout=BUSY_SECONDS,
-                isolation_level=None,  # BEGIN and COMMIT are ours
-                check_same_thread=False,  # only close() comes from another thread
-                factory=_Connection,
-            )
-        except sqlite3.Error as error:
-            raise translated(error, self.path) from error
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -154,13 +120,35 @@ class Metastore:
             raise
 
     def transact(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run *function* in a transaction; on a full disk once more without the ballast."""
+        """Run *function* in a transaction; on a full disk again with the reserve as the log, and
+        at last without the ballast."""
 
         def attempt() -> T:
             with self.transaction() as tx:
                 return function(tx)
 
-        return self.ballast.relieve(attempt)
+        try:
+            return attempt()
+        except (OSError, NoSpace) as error:
+            if not is_full(error):
+                raise
+            self.leave_thread()  # to come back as the disk is now
+        return self.ballast.relieve(attempt, then=self._grow_log)
+
+    def _grow_log(self) -> None:
+        """Take for the log what the ballast has left free, before anybody else does."""
+        with suppress(OSError):
+            descriptor = os.open(self.reserve.log, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                with effect("metastore.grow_log", path=self.reserve.log):
+                    os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, LOG_BYTES)
+            finally:
+                os.close(descriptor)
+
+    def rest(self) -> None:
+        """To be called before a long wait: keep nobody out meanwhile. See :class:`Connector`."""
+        if self._connector.cramped:
+            self.leave_thread()
 
     def setting(self, name: str) -> str | None:
         """Return what is recorded under *name*, or None."""
@@ -248,34 +236,3 @@ def record_event(
     number = cursor.lastrowid or 0
     if number % _JOURNAL_SLACK == 0:
         tx.execute("DELETE FROM journal WHERE seq <= ?", (number - _JOURNAL_LENGTH,))
-
-
-def translated(error: sqlite3.Error, path: Path | None = None) -> StowageError:
-    """Return the StowageError that an error of SQLite means."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    where = f" {path}" if path else ""
-    details = f"{error} ({getattr(error, 'sqlite_errorname', 'SQLite')})"
-    primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL or code in _FULL:
-        return NoSpace(f"no space left to record metadata{where}", details=details)
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Unavailable(
-            f"the metadata{where} is locked by another process",
-            details=details,
-            resolution="try again",
-        )
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DataLoss(f"the metadata{where} is damaged", details=details)
-    if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return PermissionDenied(f"the metadata{where} cannot be opened", details=details)
-    if isinstance(error, sqlite3.IntegrityError):
-        return FailedPrecondition("the metadata does not allow this", details=details)
-    return Unavailable(f"the metadata{where} cannot be used", details=details)
-
-
-# A write that finds the disk full is an I/O error when it grows the WAL's shared index.
-_FULL = {
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_IOERR_SHMOPEN,
-    sqlite3.SQLITE_IOERR_SHMMAP,
-}

@@ -53,6 +53,7 @@ class Reaper:
         self._thread: threading.Thread | None = None
         self._wanted = threading.Event()
         self._stopping = threading.Event()
+        self._told: set[str] = set()
         self.problems: dict[str, StowageError] = {}
         """Why an entry could not be deleted, by its name in the trash; for ``check``."""
 
@@ -122,6 +123,7 @@ class Reaper:
                 break
             self._reap(entry, stop)
         self._metastore.ballast.ensure()
+        self._metastore.reserve.ensure()
         return self._trash.entries()
 
     def _reap(self, entry: TrashEntry, stop: Callable[[], bool]) -> None:
@@ -141,7 +143,9 @@ class Reaper:
 
     def _note(self, entry: TrashEntry, error: StowageError) -> None:
         self.problems[entry.directory] = error
-        _log.warning("%s stays in the trash: %s", entry.directory, error)
+        if entry.directory not in self._told:
+            self._told.add(entry.directory)
+            _log.warning("%s stays in the trash: %s", entry.directory, error)
 
     def _delete(self, entry: TrashEntry, stop: Callable[[], bool]) -> bool:
         """Delete an entry's directory; False if another reaper is at it."""

@@ -64,13 +64,10 @@ class Trash:
         source = self._layout.snapshot(entry.driver, entry.number)
 
         def move() -> None:
-            with effect("trash.bury", path=source):
-                os.rename(source, self.path(entry))
+            with effect("trash.bury", path=source), suppress(FileNotFoundError):
+                os.rename(source, self.path(entry))  # else never made, or moved already
 
-        try:
-            self._metastore.ballast.relieve(move)
-        except FileNotFoundError:
-            pass  # never made, or moved already
+        self._metastore.ballast.relieve(move)
 
     def bury_orphan(self, driver: str, directory: Path) -> TrashEntry | None:
         """Move a directory of *driver* that no row knows into the trash; None if it is gone.

@@ -123,6 +123,12 @@ def test_the_hosts_root_is_a_copy_on_write_root(stowage: Run) -> None:
         (("-u", "nobodyhere", "busybox", "true"), 125, "nobodyhere"),
         (("-it", "busybox", "true"), 125, "the input device is not a TTY"),
         (("--stop-signal", "NOSUCH", "busybox", "true"), 125, "NOSUCH"),
+        (("--tmpfs", "/x:size=abc", "busybox", "true"), 125, 'Invalid tmpfs option ["size=abc"]'),
+        (
+            ("--device-read-bps", "/dev/null:1mb", "busybox", "true"),
+            125,
+            "/dev/null is not a block device",
+        ),
         (("-e", "A=\udcff", "busybox", "true"), 125, r"env[0] is not UTF-8: b'A=\xff'"),
         (("busybox", "echo", "\udcff"), 125, r"command[1] is not UTF-8: b'\xff'"),
         (("-v", "/\udcff:/x", "busybox", "true"), 125, r"binds[0].source is not UTF-8"),

@@ -140,3 +140,8 @@ def test_no_template_ends_in_a_traceback(template: str) -> None:
 def test_a_template_nested_without_end_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="nested too deeply"):
         Template("{{if 1}}" * 3000)
+
+
+def test_a_width_that_would_take_all_memory_is_refused_as_go_does() -> None:
+    assert Template('{{printf "%999999999d" 3}}').render(VALUE) == "%!(BADWIDTH)"
+    assert Template('{{printf "%.999999999f" 1.5}}').render(VALUE) == "%!(BADPREC)"

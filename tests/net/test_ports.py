@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -219,6 +220,25 @@ def test_nothing_is_kept_when_a_port_is_in_use(on_host: OnHost[object]) -> None:
             assert len(os.listdir("/proc/self/fd")) == before
 
     on_host(run)
+
+
+def test_more_ports_than_files_may_be_open_are_refused_by_name(on_host: OnHost[object]) -> None:
+    """And nothing is kept."""
+
+    def check() -> None:
+        before = os.listdir("/proc/self/fd")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 40, hard))
+        try:
+            with pytest.raises(Unavailable, match="cannot publish 100 ports") as caught:
+                reserve(parse_publish("20000-20099:1-100"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert "RLIMIT_NOFILE" in str(caught.value)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+        reserve(parse_publish("20000:1")).close()
+
+    on_host(check)
 
 
 def test_a_reservation_lives_as_long_as_an_heir(on_host: OnHost[object]) -> None:

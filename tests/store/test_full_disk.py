@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,102 @@ def test_removal_and_gc_work_with_no_byte_free(small_disk: Path, driver: str) ->
     with Engine(root, storage_driver=driver) as engine:
         engine.layers.prepare("again")
     assert (root / "data" / "ballast").exists()
+
+
+EATER = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+while os.getppid() == int(sys.argv[2]):
+    try:
+        while True:
+            os.write(file, bytes(4096))
+            print("full", flush=True) if not os.fstat(file).st_size % (1 << 20) else None
+    except OSError:
+        print("full", flush=True)
+        time.sleep(0.0002)
+"""
+
+
+@pytest.fixture
+def eaten_disk(small_disk: Path) -> Iterator[Callable[[], None]]:
+    """``eaten_disk()`` fills the disk, and has every byte that is freed eaten at once."""
+    eaters: list[subprocess.Popen[bytes]] = []
+
+    def eat() -> None:
+        fill(small_disk)
+        words = [sys.executable, "-c", EATER, str(small_disk / "eaten"), str(os.getpid())]
+        eaters.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+        assert eaters[0].stdout is not None
+        assert eaters[0].stdout.read(4) == b"full"
+
+    yield eat
+    for eater in eaters:
+        eater.kill()
+        eater.communicate()
+
+
+def test_removal_works_although_all_that_is_freed_is_eaten(
+    small_disk: Path, eaten_disk: Callable[[], None]
+) -> None:
+    """By a container that writes its log, say: not even the ballast comes back."""
+    root = small_disk / "root"
+    with Engine(root, storage_driver="vfs") as engine:
+        for number in range(20):
+            engine.layers.prepare(f"work{number}")
+    eaten_disk()
+    (root / "data" / "ballast").unlink()
+
+    for number in range(20):
+        with Engine(root) as engine:
+            engine.layers.remove(f"work{number}")
+    with Engine(root) as engine:
+        assert list(engine.layers.walk()) == []
+        assert [row["action"] for row in journal(engine)].count("remove") == 20
+
+
+def test_a_killed_removal_on_a_full_disk_is_finished_by_the_next(
+    small_disk: Path, eaten_disk: Callable[[], None]
+) -> None:
+    """What it wrote into the reserve is found there."""
+    root = small_disk / "root"
+    with Engine(root, storage_driver="vfs") as engine:
+        engine.layers.prepare("work")
+    eaten_disk()
+    (root / "data" / "ballast").unlink()
+
+    script = (
+        "import os, sys; from stowage import Engine\n"
+        "e = Engine(sys.argv[1]); e.layers.remove('work'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(root)], check=False)
+    with Engine(root) as engine:
+        assert list(engine.layers.walk()) == []
+        assert [row["action"] for row in journal(engine)][-1] == "remove"
+
+
+def journal(engine: Engine) -> list[sqlite3.Row]:
+    return engine.metastore.read().execute("SELECT * FROM journal ORDER BY seq").fetchall()
+
+
+def test_who_rests_on_a_full_disk_keeps_nobody_out(small_disk: Path) -> None:
+    """Without room for an index to share, the database belongs to one process at a time."""
+    root = small_disk / "root"
+    with Engine(root, storage_driver="vfs") as engine:
+        engine.layers.prepare("work")
+    fill(small_disk)
+    read = [
+        sys.executable,
+        "-c",
+        "import sys; from stowage import Engine; Engine(sys.argv[1]).layers.stat('work')",
+        str(root),
+    ]
+
+    with Engine(root) as engine:
+        engine.layers.stat("work")
+        waiting = subprocess.Popen(read)
+        engine.metastore.rest()
+        assert waiting.wait(60) == 0
+        assert engine.layers.stat("work").name == "work"
 
 
 @pytest.mark.parametrize("driver", ["overlay", "vfs"])

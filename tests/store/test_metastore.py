@@ -114,7 +114,7 @@ def test_a_setting_is_recorded_without_the_ballast_on_a_full_disk(
 ) -> None:
     store = Metastore(tmp_path / "metadata.db")
     store.ballast.ensure()
-    full = iter([True])
+    full = iter([True, True])  # as usual, and when it is tried again with the reserve
 
     @contextmanager
     def around(name: str, facts: dict[str, object]) -> Iterator[None]:
