@@ -18,7 +18,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import EllipsisType
 from typing import Literal
@@ -114,7 +114,19 @@ class Subject:
         self._victims.close()
         self.shut()
         unmount_below(self.root)
+        self._destroy()
         self._stack.close()
+
+    def _destroy(self) -> None:
+        """Let the driver take down what cannot be unlinked; the rest is removed as files are."""
+        places = [self.storage_root, self.layout.trash]
+        left = [one for place in places if place.is_dir() for one in place.iterdir()]
+        handle = self.registry.storage(self.name, self.storage_root, self.options)
+        if handle.implements("storage_destroy"):
+            for directory in left:
+                with suppress(StowageError):  # a driver that fails in it has been told of
+                    handle.destroy(directory)
+        handle.close()
 
     def open_again(self) -> None:
         """Open the root that ``shut`` closed."""

@@ -16,6 +16,7 @@ from ..case import Case
 from ..footprint import footprint
 from ..operations import Create, Mkdir
 from ..registry import prop
+from ..runner import NotApplicable
 from ..subject import Subject, assert_same
 
 _KILLS = st.integers(1, 60)
@@ -194,6 +195,8 @@ def full_disk(case: Case) -> None:
             loop_mounted("ext4", scratch, size_bytes=96 << 20) as disk,
             Subject.open(outer.driver, on=disk, options=outer.options) as subject,
         ):
+            if not subject.handle.probe.ok:
+                raise NotApplicable("the driver does not work on ext4, which is filled here")
             subject.log = outer.log
             subject.prepare("work")
             subject.done("work", Create(b"big", os.urandom(8 << 20)))

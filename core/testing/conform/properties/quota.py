@@ -25,7 +25,10 @@ _SLACK = 4 * MIB
 def _fill(root: int, name: str, size: int) -> tuple[int, int]:
     """Write *size* bytes to a file; return how many were taken and the errno that ended it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o644, dir_fd=root)
+    try:
+        descriptor = os.open(name, flags, 0o644, dir_fd=root)
+    except OSError as error:  # not even a name fits
+        return 0, error.errno or 0
     done = 0
     block = os.urandom(64 << 10)
     try:
