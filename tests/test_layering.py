@@ -131,7 +131,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "layers net",
         "store",
         "explain registry select config config_checks config_file config_keys config_types",
-        "handle plugins observers",
+        "handle plugins observers scaffold",
         "hookspecs",
         "options model effects errors version closing records numbers _pytest_plugin",
     )
@@ -140,7 +140,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 NEIGHBOURS = (
     frozenset(["explain", "registry", "select"]),
     frozenset(["config", "config_checks", "config_file", "config_keys", "config_types"]),
-    frozenset(["handle", "plugins", "observers"]),
+    frozenset(["handle", "plugins", "observers", "scaffold"]),
     frozenset(["options", "model", "effects", "errors", "closing", "records", "numbers"]),
 )
 #: `linux` lies below everything and sees only these.

@@ -35,7 +35,7 @@ def packages_on_disk() -> set[str]:
 
 def files_of_packages() -> set[str]:
     """What the wheel must hold, as paths in it."""
-    wanted = {".py", ".json", ".service"}
+    wanted = {".py", ".json", ".service", ".txt"}
     return {
         f"{name}/{path.relative_to(ROOT / folder)}"
         for name, folder in FOLDERS.items()

@@ -178,6 +178,7 @@ _ROWS = (
     ("prune", "volume", "prune", "", "", "Remove all unused local volumes"),
     ("driver", "driver", "ls", "list", "", "List drivers and what each can do here"),
     ("driver", "driver", "explain", "", "", "Say which driver is used, and why not the others"),
+    ("driver", "driver", "new", "", "", "Write a package with a driver of your own, to begin from"),
     ("driver", "driver", "options", "", "", "List the options of a driver"),
     ("driver", "driver", "default", "", "", "Make a storage driver the default of this root"),
     ("conform", "conform", "storage", "", "", "Hold a storage driver against its definition"),

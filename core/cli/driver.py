@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound, StowageError
+from ..errors import NotFound, NotSupported, StowageError
 from ..options import nearest
 from .command import Command
 from .context import Context
@@ -171,9 +171,27 @@ def _default(context: Context, parsed: Parsed) -> None:
     context.print(context.engine.set_default_driver(parsed.arguments[0]).name)
 
 
+def _new(context: Context, parsed: Parsed) -> None:
+    from pathlib import Path
+
+    from ..scaffold import new_storage_driver
+
+    family, name = parsed.arguments
+    if family != "storage":
+        raise NotSupported(
+            f"there is no template of a {family} driver",
+            resolution="'stowage driver new storage NAME' writes a storage driver",
+        )
+    folder = new_storage_driver(name, Path.cwd())
+    context.print(f"Wrote {folder}. Next:")
+    context.print(f"  pip install -e '{folder.name}[testing]'")
+    context.print(f"  stowage conform storage {name}")
+
+
 COMMANDS = {
     "driver ls": Command("[OPTIONS]", _list, (FORMAT, QUIET)),
     "driver explain": Command("[DRIVER]", _explain),
+    "driver new": Command("FAMILY NAME", _new),
     "driver options": Command("[OPTIONS] DRIVER", _options, (FORMAT, QUIET)),
     "driver default": Command("DRIVER", _default),
 }

@@ -24,6 +24,7 @@ from stowage import (
     Finding,
     Kind,
     Mount,
+    NotSupported,
     Option,
     Options,
     StorageCapabilities,
@@ -57,7 +58,7 @@ class TemplateDriver:
     @hookimpl
     def storage_probe(self) -> StorageProbe:
         """Copy a small tree with an owner and an attribute, as a child of a snapshot is made."""
-        with tempfile.TemporaryDirectory(dir=self._root, prefix="probe-") as scratch:
+        with tempfile.TemporaryDirectory(dir=_existing(self._root), prefix=".probe-") as scratch:
             parent, child = Path(scratch, "parent"), Path(scratch, "child")
             try:
                 with effect("probe.copy", path=scratch):
@@ -68,11 +69,13 @@ class TemplateDriver:
                 self._copy(parent, child)
             except (OSError, StowageError) as error:
                 return StorageProbe(findings=(Finding(str(error), "run as root"),))
-        return StorageProbe(StorageCapabilities(stable_inodes=True))
+        return StorageProbe(StorageCapabilities(stable_inodes=True, hardlinks_kept=True))
 
     @hookimpl
     def storage_prepare(self, directory: Path, parents: Sequence[Path], kind: Kind) -> None:
         """Copy the nearest parent; a view needs nothing, a base is an empty directory."""
+        if parents and parents[0].parent != self._root:
+            raise NotSupported(f"template cannot show the host's directory {parents[0]}")
         if not parents:
             _make_base(directory)
         elif kind is Kind.ACTIVE:
@@ -103,3 +106,10 @@ def _make_base(directory: Path) -> None:
     with effect("tree.make", path=tree):
         tree.mkdir(parents=True)
         tree.chmod(0o755)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest directory that exists: the root itself is made with the first snapshot."""
+    while not path.exists():
+        path = path.parent
+    return path
