@@ -90,7 +90,7 @@ class ContainerFiles(Struct, frozen=True):
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write ``config.json``; runtimes read it while they create."""
         with effect("container.write_config", path=self.bundle):
-            self.bundle.joinpath("config.json").write_text(json.dumps(config))
+            write_named(self.bundle.joinpath("config.json"), json.dumps(config))
 
     def exit_code(self) -> int | None:
         """Return the exit code that conmon wrote (128+n for a signal), or None."""
@@ -146,3 +146,13 @@ def _number(path: Path) -> int | None:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):  # missing, or not written to its end
         return None
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write a file; an error names it, also where it is the disk that is full."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

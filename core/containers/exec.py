@@ -20,6 +20,7 @@ from ..errors import CommandFailed, FailedPrecondition, InvalidArgument, NotSupp
 from ..linux.process import ProcessIdentity
 from ..records import as_dict
 from .accounts import resolve_user, with_groups
+from .bundle import write_named
 from .context import Context
 from .detach_keys import parse_detach_keys
 from .execsession import ExecFiles, ExecSession
@@ -84,7 +85,7 @@ def execute(
                 wrong.brief, _NOT_STARTED, details=wrong.details, resolution=wrong.resolution
             ) from wrong
         with effect("exec.write_config", path=files.config):
-            files.config.write_text(json.dumps(config))
+            write_named(files.config, json.dumps(config))
         words = " ".join(spec.command)
         for action in ("exec_create", "exec_start"):
             context.rows.record_event(record, f"{action}: {words}", execID=files.config.stem)

@@ -5,12 +5,15 @@ conmon's exit command comes here, and so does recovery when that command was kil
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from ..errors import Busy, FailedPrecondition, NotFound
 from ..linux.controllers import oom_kills
+from ..store.ballast import free_bytes
 from .context import Context
 from .creating import discard, remove_snapshot
 from .launching import clean_up, stop_monitor
@@ -18,7 +21,10 @@ from .model import ContainerRecord, ContainerState
 from .restarting import cancel_restart, is_waiter, wait_for_restart
 from .restarts import next_restart
 
+logger = logging.getLogger("stowage.containers")
+
 KILLED = 137
+MONITOR_LOST = "monitor lost"
 _EXIT_FILE_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 
@@ -63,6 +69,9 @@ def record_exit(
     """
     # conmon may be killed, or not look in time; the kernel counts all the same
     oom_killed = context.files(record.id).oom_killed or oom_kills(context.cgroup(record)) > 0
+    why_unknown = _why_unknown(context) if exit_code is None else ""
+    if why_unknown not in ("", MONITOR_LOST):
+        logger.warning("container %s: %s", record.short_id, why_unknown)
     clean_up(context, record)
     code, now_ns = KILLED if exit_code is None else exit_code, time.time_ns()
     again = next_restart(
@@ -81,7 +90,7 @@ def record_exit(
         exit_code=code,
         finished_ns=now_ns,
         oom_killed=oom_killed,
-        error="monitor lost" if exit_code is None else "",
+        error=why_unknown,
         monitor="",
         monitor_process=None,
         process=None,
@@ -94,6 +103,14 @@ def record_exit(
         remove_ended(context, record)
         return None
     return record
+
+
+def _why_unknown(context: Context) -> str:
+    """Say why nobody knows an exit code: conmon was killed, or had no room to write it."""
+    with suppress(OSError):
+        if not free_bytes(context.bundles):
+            return f"its exit code could not be written: no space left in {context.bundles}"
+    return MONITOR_LOST
 
 
 def remove_ended(context: Context, record: ContainerRecord) -> None:

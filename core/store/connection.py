@@ -136,7 +136,11 @@ def translated(error: sqlite3.Error, path: Path | None = None) -> StowageError:
     details = f"{error} ({getattr(error, 'sqlite_errorname', 'SQLite')})"
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or code in _FULL:
-        return NoSpace(f"no space left to record metadata{where}", details=details)
+        return NoSpace(
+            f"no space left to record metadata{where}",
+            details=details,
+            resolution="free space on the root's file system; a new root needs some MiB there",
+        )
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Unavailable(
             f"the metadata{where} is locked by another process",
