@@ -151,7 +151,8 @@ def _number(path: Path) -> int | None:
 def write_named(path: Path, text: str) -> None:
     """Write a file; an error names it, also where it is the disk that is full."""
     try:
-        path.write_text(text)
+        with effect("container.write_file", path=path):
+            path.write_text(text)
     except OSError as error:
         if error.filename is None:
             error.filename = str(path)
