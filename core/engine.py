@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .containers.streams import Collected
     from .explain import DriverReport
     from .handle import FirewallHandle, NetworkHandle, StorageHandle
+    from .images.migrating import Migration, Moved
     from .images.rows import Image
     from .images.service import Images
     from .layers.store import LayerStore
@@ -191,6 +192,34 @@ class Engine(Closing):
         with self._lock:
             self._selection = chosen
         return chosen
+
+    def migration(
+        self, to: str, references: Iterable[str] = (), *, everything: bool = False
+    ) -> Migration:
+        """Plan to move images and layers, or *everything*, to the storage driver *to*.
+
+        Raises:
+            NotFound, NotSupported: if there is no such driver, or it does not work here.
+            NotFound, InvalidArgument: for a reference that means nothing, or several images.
+        """
+        from .select import Request, select_storage
+
+        request = Request(explicit=to, origin="to migrate to")
+        target = select_storage(request, self.registry, self.storage_probe).name
+        return self.images.migration(target, references, everything=everything)
+
+    def migrate(
+        self, to: str, *references: str, everything: bool = False, keep: bool = False
+    ) -> Sequence[Moved]:
+        """Move images and layers, or *everything*, to the storage driver *to*; with *keep* they
+        stay where they are as well. Containers keep the layers that they run on.
+
+        Ask again after a kill: what has come already is verified and not copied again.
+
+        Raises: as :meth:`migration` and :meth:`stowage.images.migrating.Migration.move`.
+        """
+        plan = self.migration(to, references, everything=everything)
+        return [moved for chain in plan.chains for moved in plan.move(chain, keep=keep)]
 
     def storage(self, name: str | None = None) -> StorageHandle:
         """Return the open handle of a storage driver (default: the root's), one per name.

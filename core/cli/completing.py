@@ -191,6 +191,7 @@ _KINDS = {
     "DRIVER": "driver",
     "NAME|ID": "object",
     "SNAPSHOT": "snapshot",
+    "IMAGE|LAYER": "image or layer",
     "file|-": "file",
 }
 #: Verbs that take containers in one state only.
@@ -220,6 +221,7 @@ _KIND_BY_FLAG = {
     "network": "network",
     "net": "network",
     "storage-driver": "storage driver",
+    "to": "storage driver",
     "volumes-from": "container",
     "volume": "volume",
     "env-file": "file",

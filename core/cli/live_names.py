@@ -21,6 +21,8 @@ _QUERIES = {
     " ORDER BY name",
     "paused": "SELECT name FROM containers WHERE state = 'paused' ORDER BY name",
     "image": "SELECT name FROM image_references ORDER BY name",
+    "image or layer": "SELECT name FROM image_references UNION SELECT name FROM snapshots"
+    " WHERE kind = 'committed' AND state = 'ready' ORDER BY name",
     "network": "SELECT name FROM networks UNION VALUES ('bridge'), ('host'), ('none')",
     "volume": "SELECT name FROM volumes ORDER BY name",
     "snapshot": "SELECT name FROM snapshots ORDER BY name",

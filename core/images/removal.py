@@ -172,13 +172,14 @@ class ImageRemover:
             if name in in_use:
                 break
             drivers = drivers_of(connection, name)
-            gone = [driver for driver in drivers if self._remove_with_init(name, driver)]
+            gone = [driver for driver in drivers if self.remove_with_init(name, driver)]
             if drivers and gone == drivers:
                 dropped.append(name)
         return dropped
 
-    def _remove_with_init(self, name: str, driver: str) -> bool:
-        """Remove a layer and the init snapshots on it that no container has."""
+    def remove_with_init(self, name: str, driver: str) -> bool:
+        """Remove a layer and the init snapshots on it that no container has; False if it is
+        needed."""
         for init in init_snapshots_on(self._metastore.read(), name, driver):
             self._remove_layer(init, driver)
         return self._remove_layer(name, driver)

@@ -41,6 +41,7 @@ from .rows import (
 if TYPE_CHECKING:
     from ..layers.collect import Collected
     from ..layers.unpack import UnpackLimits
+    from .migrating import Migration
     from .saving import ArchiveFormat, SavedImage
 
 __all__ = ["Image", "Images"]
@@ -381,3 +382,17 @@ class Images:
             )  # fmt: skip
             self._layers.bring(image.top, source, driver)
         return image.top
+
+    def migration(
+        self, target: str, references: Iterable[str] = (), *, everything: bool = False
+    ) -> Migration:
+        """Plan to move images and layers to the driver *target*; see :class:`.Migration`.
+
+        Raises:
+            NotFound, InvalidArgument: for a reference that means nothing, or several images.
+        """
+        from .migrating import Migration
+
+        return Migration(
+            self._metastore, self._layers, self._remover, target, references, everything=everything
+        )

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .collect import Collected, DiskUsage
     from .diff import Packed
     from .init import Target
+    from .transfer import Step
     from .unpack import Unpacked, UnpackLimits
 
 
@@ -418,11 +419,24 @@ class LayerStore:
         above = rows.parents(self._context.metastore.read(), row.id)
         return [each.info() for each in (row, *above)]
 
-    def bring(self, name: str, source: str, target: str) -> None:
-        """Have a committed chain of the driver *source* on *target* too, verified by digest."""
+    def bring(
+        self,
+        name: str,
+        source: str,
+        target: str,
+        *,
+        verify: bool = False,
+        told: Callable[[Step], object] | None = None,
+    ) -> Sequence[str]:
+        """Have a committed chain of the driver *source* on *target* too, verified by digest.
+
+        See :func:`.transfer.bring`; returns the layers that were copied.
+        """
         from .transfer import bring
 
-        bring(self._context, name, source, target)
+        return bring(
+            self._context, name, source, target, verify=verify, told=told or (lambda step: None)
+        )
 
     def init_snapshot(
         self,

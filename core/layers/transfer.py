@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
-from typing import BinaryIO, cast
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Literal, cast
+
+from msgspec import Struct
 
 from ..effects import effect
 from ..errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
@@ -75,26 +77,68 @@ def _unpack(
         return chain_id(parent_chain, unpacked.diff_id)
 
 
-def bring(context: StoreContext, name: str, source: str, target: str) -> None:
+class Step(Struct, frozen=True):
+    """How far a chain has come: what is done now to its layer *number* of *total*, base first."""
+
+    doing: Literal["copying", "verifying"]
+    layer: str
+    number: int
+    total: int
+
+
+def _tell_nobody(step: Step) -> None:
+    """Show no progress."""
+
+
+def bring(
+    context: StoreContext,
+    name: str,
+    source: str,
+    target: str,
+    *,
+    verify: bool = False,
+    told: Callable[[Step], object] = _tell_nobody,
+) -> list[str]:
     """Have the chain of the committed layer *name* on the driver *target* too.
 
     Each layer is taken out by its recipe and unpacked there; what is there already is kept.
     In the end both drivers' trees are compared: a recipe does not tell of what it leaves out.
+    With *verify*, *target* must then give every layer's archive back byte for byte, also those
+    it had before. Returns the names of the layers that were copied, base first.
 
     Raises:
         NotFound: if *source* does not have it.
+        AlreadyExists: if *target* has another layer of the same name.
         DataLoss: if a layer is not what was stored. Where only the trees differ, the one on
             *target* is what was stored, and stays.
     """
     top = context.get(source, name)
     if top.kind is not Kind.COMMITTED:
         raise InvalidArgument(f"snapshot {name!r} is not committed")
-    chain = [top, *rows.parents(context.metastore.read(), top.id)]
-    if _has(context, target, name):
-        return
-    for row in reversed(chain):
-        _bring_one(context, row, target)
+    chain = [*reversed(rows.parents(context.metastore.read(), top.id)), top]
+    if not verify and _has(context, target, top):
+        return []
+    brought = []
+    for number, row in enumerate(chain, 1):
+        if not _has(context, target, row):
+            told(Step("copying", row.name, number, len(chain)))
+            _bring_one(context, row, target)
+            brought.append(row.name)
+    for number, row in enumerate(chain if verify else (), 1):
+        told(Step("verifying", row.name, number, len(chain)))
+        _require_archive(context, context.get(target, row.name), row)
     _require_same(context, top, context.get(target, name))
+    return brought
+
+
+def _require_archive(context: StoreContext, brought: Row, row: Row) -> None:
+    """Raises DataLoss unless *brought* gives back the archive that *row* is known for."""
+    with effect("layer.verify"):
+        nowhere = open(os.devnull, "wb")  # noqa: SIM115  # closed just below
+    with nowhere:
+        diff_id = contents.export(context, brought, nowhere)
+    if diff_id != row.diff_id:
+        raise DataLoss(f"layer {row.name!r} on {brought.driver!r} is not the one on {row.driver!r}")
 
 
 def _require_same(context: StoreContext, row: Row, brought: Row) -> None:
@@ -112,8 +156,6 @@ def _require_same(context: StoreContext, row: Row, brought: Row) -> None:
 
 
 def _bring_one(context: StoreContext, row: Row, target: str) -> None:
-    if _has(context, target, row.name):
-        return
     if row.host_root is not None:
         raise InvalidArgument(f"layer {row.name!r} lies on a directory of the host")
     draft = begin(context, target, f"bringing-{os.urandom(8).hex()}", row.parent, Kind.ACTIVE)
@@ -130,11 +172,19 @@ def _bring_one(context: StoreContext, row: Row, target: str) -> None:
         pass  # another process was quicker
 
 
-def _has(context: StoreContext, driver: str, name: str) -> bool:
+def _has(context: StoreContext, driver: str, row: Row) -> bool:
+    """Tell whether *driver* has the layer *row* too; AlreadyExists if that name is another's."""
     try:
-        context.get(driver, name)
+        there = context.get(driver, row.name)
     except NotFound:
         return False
+    if (there.kind, there.chain_id) != (row.kind, row.chain_id):
+        raise AlreadyExists(
+            "snapshot",
+            row.name,
+            brief=f"{driver!r} has another snapshot called {row.name!r}",
+            resolution="remove that one, or commit this one under another name",
+        )
     return True
 
 
