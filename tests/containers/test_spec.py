@@ -163,7 +163,7 @@ def test_messages_of_the_runtimes_become_dockers(message: str, code: int, words:
 def test_a_missing_runtime_names_its_package(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.which", lambda name, path: None)
+    monkeypatch.setattr("shutil.which", lambda name, **how: None)
 
     with pytest.raises(NotSupported, match="apt-get install crun"):
         find_runtime(None, tmp_path)  # type: ignore[arg-type]  # pytest's
