@@ -155,9 +155,14 @@ def punch_hole(descriptor: int, offset: int, length: int) -> bool:
     False where that is not possible."""
     mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
     try:
-        check(libc.fallocate(descriptor, mode, c_int64(offset), c_int64(length)), "fallocate")
+        fallocate(descriptor, mode, offset, length)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return False
         raise
     return True
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with its modes (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, …)."""
+    check(libc.fallocate(descriptor, mode, c_int64(offset), c_int64(length)), "fallocate")

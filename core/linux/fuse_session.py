@@ -30,8 +30,8 @@ from typing import Any
 
 import fuse
 
+from .files import fallocate
 from .fuse_calls import PROTOTYPES, Calls, Functions, Request, guarded, report
-from .syscalls import check, libc
 
 _GETATTR, _SETATTR, _SYMLINK, _MKNOD, _MKDIR, _LOOKUP, _CREATE = 3, 4, 6, 8, 9, 1, 35
 _RENAME, _LINK, _OPEN, _READ, _WRITE, _RELEASE, _INIT = 12, 13, 14, 15, 16, 18, 26
@@ -397,9 +397,3 @@ def drop_set_ids(descriptor: int) -> None:
         kept &= ~stat.S_ISGID
     if kept != mode:
         os.fchmod(descriptor, kept)
-
-
-def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2) with its modes (FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, …)."""
-    result = libc.fallocate64(descriptor, mode, ctypes.c_int64(offset), ctypes.c_int64(length))
-    check(result, "fallocate")

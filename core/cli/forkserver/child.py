@@ -48,12 +48,14 @@ def serve_one(connection: socket.socket, learnt: int) -> int:
     if request.likeness != likeness():
         connection.sendall(NOT_FOR_ME)
         return 0
+    known = set(sys.modules)
+    # before it says that it has started: what fails here is run by the client itself
+    connection, learnt = _out_of_the_way(request, connection, learnt)
+    _become(request)
     connection.sendall(STARTED + os.getpid().to_bytes(4, "little"))
     if connection.recv(1) != GO:
         return 0
-    known = set(sys.modules)
-    connection, learnt = _out_of_the_way(request, connection, learnt)
-    _become(request)
+    connection.settimeout(None)
     from ..dispatch import run
 
     try:
@@ -93,7 +95,7 @@ def _out_of_the_way(
     moved = fcntl.fcntl(learnt, fcntl.F_DUPFD_CLOEXEC, free)
     with connection:
         again = socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, free))
-    again.settimeout(None)
+    again.settimeout(_REQUEST_SECONDS)
     os.close(learnt)
     return again, moved
 
